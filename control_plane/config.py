@@ -1,0 +1,192 @@
+"""The only reader of the environment: one frozen tree of settings, secrets from files."""
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Secret:
+    """A value that prints as ``***`` and is read only by an explicit ``reveal()``."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message names the variable and the remedy."""
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """Times of the operation engine, in seconds."""
+
+    lease_seconds: float = 15.0
+    sweep_seconds: float = 2.0
+    retry_cap_seconds: float = 30.0
+    failpoint_dir: Path | None = None
+
+
+class PoolerSettings(msgspec.Struct, frozen=True):
+    """One PgBouncer process and the files and socket its agent owns."""
+
+    name: str
+    cell: str
+    host: str
+    port: int
+    directory: Path
+    socket_dir: Path
+    console_password: Secret
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Everything a process of the control plane may be told from outside."""
+
+    home: Path
+    catalog_dsn: str
+    catalog_password: Secret | None
+    redis_url: str
+    redis_password: Secret | None
+    keyring_file: Path
+    server_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
+    template_dir: Path
+    pool_target: int = 4
+    rotation_grace_seconds: int = 3600
+    rate_limit_per_minute: int = 6000
+    engine: EngineSettings = EngineSettings()
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read ``TENANTRY_*`` once.
+
+        Raises:
+            SettingsError: a required variable is missing or a value cannot be used.
+        """
+        home = Path(_text("TENANTRY_HOME", "/var/lib/tenantry"))
+        return cls(
+            home=home,
+            catalog_dsn=_required("TENANTRY_CATALOG_DSN"),
+            catalog_password=_secret("TENANTRY_CATALOG_PASSWORD_FILE"),
+            redis_url=_required("TENANTRY_REDIS_URL"),
+            redis_password=_secret("TENANTRY_REDIS_PASSWORD_FILE"),
+            keyring_file=Path(_text("TENANTRY_KEYRING_FILE", str(home / "keys" / "root.keys"))),
+            server_networks=_networks("TENANTRY_SERVER_NETWORKS"),
+            template_dir=Path(_text("TENANTRY_TEMPLATE_DIR", str(REPOSITORY / "tenant_template"))),
+            pool_target=int(_number("TENANTRY_POOL_TARGET", 4)),
+            rotation_grace_seconds=int(_number("TENANTRY_ROTATION_GRACE_SECONDS", 3600)),
+            rate_limit_per_minute=int(_number("TENANTRY_RATE_LIMIT_PER_MINUTE", 6000)),
+            engine=EngineSettings(
+                lease_seconds=_number("TENANTRY_LEASE_SECONDS", 15),
+                sweep_seconds=_number("TENANTRY_SWEEP_SECONDS", 2),
+                retry_cap_seconds=_number("TENANTRY_RETRY_CAP_SECONDS", 30),
+                failpoint_dir=_optional_path("TENANTRY_FAILPOINT_DIR"),
+            ),
+        )
+
+
+def pooler_from_environment() -> PoolerSettings:
+    """Read ``TENANTRY_POOLER_*``, which only an agent has.
+
+    Raises:
+        SettingsError: a variable is missing or a value cannot be used.
+    """
+    password = _secret("TENANTRY_POOLER_CONSOLE_PASSWORD_FILE")
+    if password is None:
+        raise SettingsError("TENANTRY_POOLER_CONSOLE_PASSWORD_FILE is not set; name a 0600 file")
+    return PoolerSettings(
+        name=_required("TENANTRY_POOLER_NAME"),
+        cell=_text("TENANTRY_POOLER_CELL", "cell-1"),
+        host=_required("TENANTRY_POOLER_HOST"),
+        port=int(_required("TENANTRY_POOLER_PORT")),
+        directory=Path(_required("TENANTRY_POOLER_DIR")),
+        socket_dir=Path(_required("TENANTRY_POOLER_SOCKET_DIR")),
+        console_password=password,
+    )
+
+
+class ClientSettings(msgspec.Struct, frozen=True):
+    """What the CLI needs: where the API is and the file or value of its token."""
+
+    home: Path
+    url: str | None
+    token: Secret | None
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        token = os.environ.get("TENANTRY_TOKEN")
+        return cls(
+            home=Path(_text("TENANTRY_HOME", str(default_home()))),
+            url=os.environ.get("TENANTRY_URL"),
+            token=Secret(token) if token else None,
+        )
+
+
+def default_home() -> Path:
+    """The state directory of the local stack: system-wide for root, per user otherwise."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/tenantry")
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "tenantry"
+
+
+def child_environment(**values: str) -> dict[str, str]:
+    """The environment for a program we start: ours without ``TENANTRY_*``, plus ``values``."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TENANTRY_")}
+    return kept | values
+
+
+def _text(name: str, default: str) -> str:
+    return os.environ.get(name) or default
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise SettingsError(f"{name} is not set; docs/configuration.md lists every setting")
+    return value
+
+
+def _number(name: str, default: float) -> float:
+    raw = os.environ.get(name)
+    if not raw:
+        return default
+    try:
+        return float(raw)
+    except ValueError as error:
+        raise SettingsError(f"{name}={raw!r} is not a number") from error
+
+
+def _optional_path(name: str) -> Path | None:
+    raw = os.environ.get(name)
+    return Path(raw) if raw else None
+
+
+def _secret(name: str) -> Secret | None:
+    path = _optional_path(name)
+    if path is None:
+        return None
+    try:
+        return Secret(path.read_text().strip())
+    except OSError as error:
+        raise SettingsError(f"{name}: cannot read {path}: {error.strerror}") from error
+
+
+def _networks(name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    raw = os.environ.get(name, "")
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in raw.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(f"{name}={raw!r}: {error}; use CIDRs such as 10.0.0.0/8") from error
