@@ -1,0 +1,124 @@
+-- Lists, in order, the statements that hand a clone of the template to its tenant. $1 and $2 are
+-- placeholder roles and the tenant roles that take their place, in pairs; $3 is the backup role,
+-- $4 those of the tenant's roles that own things.
+-- Only objects of this database are named, so adoptions run beside each other. DROP OWNED would
+-- be shorter, but it also reaches shared objects: the grants on a template that is being built.
+WITH mapping AS (
+    SELECT r.oid AS placeholder, r.rolname AS old, pair.new
+      FROM unnest($1::text[], $2::text[]) AS pair (old, new)
+      JOIN pg_roles r ON r.rolname = pair.old
+), spaces AS (
+    SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
+     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+), privileged AS (
+    SELECT 'SCHEMA' AS kind, format('%I', nspname) AS object, NULL::name AS part,
+           nspowner AS owner, nspacl AS acl
+      FROM spaces
+    UNION ALL
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
+           format('%I.%I', n.nspname, c.relname), NULL, c.relowner, c.relacl
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    UNION ALL
+    SELECT 'TABLE', format('%I.%I', n.nspname, c.relname), a.attname, c.relowner, a.attacl
+      FROM pg_attribute a
+      JOIN pg_class c ON c.oid = a.attrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
+    UNION ALL
+    SELECT 'ROUTINE', oid::regprocedure::text, NULL, proowner, proacl FROM pg_proc
+    UNION ALL
+    SELECT 'TYPE', oid::regtype::text, NULL, typowner, typacl FROM pg_type
+    UNION ALL
+    SELECT 'LANGUAGE', format('%I', lanname), NULL, lanowner, lanacl FROM pg_language
+    UNION ALL
+    SELECT 'FOREIGN DATA WRAPPER', format('%I', fdwname), NULL, fdwowner, fdwacl
+      FROM pg_foreign_data_wrapper
+    UNION ALL
+    SELECT 'FOREIGN SERVER', format('%I', srvname), NULL, srvowner, srvacl FROM pg_foreign_server
+    UNION ALL
+    SELECT 'LARGE OBJECT', oid::text, NULL, lomowner, lomacl FROM pg_largeobject_metadata
+), held AS (
+    -- An owner's own entry follows the object; only what was given to others is replayed.
+    SELECT p.kind, p.object, p.part, m.old, m.new, e.is_grantable,
+           string_agg(e.privilege_type || coalesce(' (' || quote_ident(p.part) || ')', ''), ', ') AS what
+      FROM privileged p
+     CROSS JOIN LATERAL aclexplode(p.acl) AS e
+      JOIN mapping m ON m.placeholder = e.grantee
+     WHERE p.acl IS NOT NULL AND e.grantee <> p.owner
+     GROUP BY p.kind, p.object, p.part, m.old, m.new, e.is_grantable
+), defaults AS (
+    SELECT m.old, m.new, d.defaclnamespace = 0 AS everywhere, d.defaclacl,
+           acldefault(CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END,
+                      d.defaclrole) AS hardwired,
+           CASE d.defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES'
+                WHEN 'f' THEN 'ROUTINES' WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS'
+                WHEN 'L' THEN 'LARGE OBJECTS' END AS kind,
+           coalesce(' IN SCHEMA ' || quote_ident(n.nspname), '') AS place
+      FROM pg_default_acl d
+      JOIN mapping m ON m.placeholder = d.defaclrole
+      LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+), default_entries AS (
+    SELECT d.old, d.new, d.place, d.kind, e.which, e.privilege_type, e.is_grantable,
+           CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(e.grantee)::text END AS grantee,
+           coalesce(m.new, CASE e.grantee WHEN 0 THEN 'PUBLIC'
+                                ELSE pg_get_userbyid(e.grantee)::text END) AS new_grantee
+      FROM defaults d
+     CROSS JOIN LATERAL (
+           SELECT 'set' AS which, (aclexplode(d.defaclacl)).*
+           UNION ALL
+           SELECT 'hardwired', (aclexplode(d.hardwired)).* WHERE d.everywhere) AS e
+      LEFT JOIN mapping m ON m.placeholder = e.grantee
+), statements AS (
+    SELECT 1 AS step, format('REASSIGN OWNED BY %I TO %I', old, new) AS statement FROM mapping
+     WHERE EXISTS (SELECT FROM pg_shdepend s
+                    WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = placeholder
+                      AND s.deptype = 'o' AND s.dbid = (SELECT oid FROM pg_database
+                                                         WHERE datname = current_database()))
+    UNION ALL
+    SELECT 2, format('GRANT %s ON %s %s TO %I%s', what, kind, object, new,
+                     CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+      FROM held
+    UNION ALL
+    SELECT DISTINCT 3, format('REVOKE ALL%s ON %s %s FROM %I',
+                              coalesce(' (' || quote_ident(part) || ')', ''), kind, object, old)
+      FROM held
+    UNION ALL
+    SELECT 4, format('ALTER POLICY %I ON %s TO %s', p.polname, p.polrelid::regclass,
+                     (SELECT string_agg(CASE WHEN role = 0 THEN 'PUBLIC'
+                             ELSE quote_ident(coalesce(m.new, pg_get_userbyid(role))) END, ', ')
+                        FROM unnest(p.polroles) AS role
+                        LEFT JOIN mapping m ON m.placeholder = role))
+      FROM pg_policy p
+     WHERE EXISTS (SELECT FROM mapping WHERE placeholder = ANY (p.polroles))
+    UNION ALL
+    -- A default without a schema replaces the built-in one: take all of that away first.
+    SELECT 5, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE ALL ON %s FROM PUBLIC, %I',
+                     new, kind, new)
+      FROM defaults WHERE everywhere
+    UNION ALL
+    SELECT 6, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s GRANT %s ON %s TO %s%s', new, place,
+                     string_agg(privilege_type, ', '), kind,
+                     CASE new_grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(new_grantee) END,
+                     CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+      FROM default_entries WHERE which = 'set'
+     GROUP BY new, place, kind, new_grantee, is_grantable
+    UNION ALL
+    SELECT 7, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE ALL ON %s FROM %s', old, place,
+                     kind, CASE grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(grantee) END)
+      FROM default_entries WHERE which = 'set' GROUP BY old, place, kind, grantee
+    UNION ALL
+    SELECT 8, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %s', old,
+                     string_agg(privilege_type, ', '), kind,
+                     CASE grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(grantee) END)
+      FROM default_entries WHERE which = 'hardwired' GROUP BY old, kind, grantee
+    UNION ALL
+    SELECT 9, format('GRANT USAGE ON SCHEMA %I TO %I; GRANT SELECT ON ALL TABLES IN SCHEMA %I TO '
+                     '%I; GRANT SELECT ON ALL SEQUENCES IN SCHEMA %I TO %I',
+                     nspname, $3::text, nspname, $3::text, nspname, $3::text)
+      FROM spaces
+    UNION ALL
+    SELECT 10, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s TO %I', maker, what, $3::text)
+      FROM unnest($4::text[]) AS maker
+     CROSS JOIN unnest(ARRAY['USAGE ON SCHEMAS', 'SELECT ON TABLES', 'SELECT ON SEQUENCES']) AS what
+)
+SELECT statement FROM statements ORDER BY step, statement

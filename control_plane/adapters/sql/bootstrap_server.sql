@@ -1,0 +1,20 @@
+DO $body$
+DECLARE wanted text;
+        place name;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('cp:bootstrap', 0));
+    FOREACH wanted IN ARRAY ARRAY['{owner}', '{template_owner}', '{template_app}',
+                                  '{template_auditor}'] LOOP
+        IF to_regrole(wanted) IS NULL THEN
+            EXECUTE 'CREATE ROLE ' || wanted || ' NOLOGIN';
+        END IF;
+        EXECUTE 'ALTER ROLE ' || wanted || ' NOLOGIN PASSWORD NULL NOSUPERUSER NOCREATEDB '
+             || 'NOCREATEROLE NOREPLICATION NOBYPASSRLS';
+    END LOOP;
+    -- S-01: any role may connect to these two until this is said.
+    FOR place IN SELECT datname FROM pg_database
+                  WHERE datname IN ('postgres', 'template1') LOOP
+        EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', place);
+    END LOOP;
+END
+$body$;

@@ -1,0 +1,37 @@
+DO $body$
+DECLARE wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY ARRAY['{owner}', '{app}', '{login_a}', '{login_b}', '{migrator}',
+                                  '{backup}', '{auditor}'] LOOP
+        IF to_regrole(wanted) IS NULL THEN
+            EXECUTE 'CREATE ROLE ' || wanted || ' NOLOGIN';
+        END IF;
+    END LOOP;
+END
+$body$;
+
+-- What nobody may log in to, and what owns or reads but never inherits by accident.
+ALTER ROLE {owner} NOLOGIN PASSWORD NULL
+    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE {app} NOLOGIN PASSWORD NULL
+    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE {auditor} NOLOGIN PASSWORD NULL
+    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+
+-- Logins are opened and closed elsewhere: LOGIN and the password are left as they are.
+ALTER ROLE {login_a} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE {login_b} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+-- NOINHERIT: it must say SET ROLE, so that what it makes belongs to the owner.
+ALTER ROLE {migrator} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
+    CONNECTION LIMIT 2;
+-- BYPASSRLS: pg_dump refuses tables with row security otherwise. Not pg_read_all_data, which
+-- would also read the verifiers of every other tenant in pg_authid.
+ALTER ROLE {backup} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS
+    CONNECTION LIMIT 8;
+
+GRANT {app} TO {login_a}, {login_b};
+GRANT {owner} TO {migrator};
+
+ALTER ROLE {migrator} SET search_path = pg_catalog;
+ALTER ROLE {backup} SET search_path = pg_catalog;
+ALTER ROLE {backup} SET default_transaction_read_only = on;

@@ -1,0 +1,14 @@
+-- S-10: which tenant this database is, readable by its own application, written only by the
+-- control plane. Owned by the role that owns databases, which nobody can become.
+CREATE SCHEMA cp_meta AUTHORIZATION {database_owner};
+CREATE TABLE cp_meta.identity (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    tenant_id uuid,
+    generation bigint NOT NULL CHECK (generation >= 0),
+    state text NOT NULL CHECK (state IN ('pooled', 'primary', 'previous', 'scratch')),
+    system_identifier bigint NOT NULL,
+    CHECK ((state = 'pooled') = (tenant_id IS NULL))
+);
+ALTER TABLE cp_meta.identity OWNER TO {database_owner};
+GRANT USAGE ON SCHEMA cp_meta TO {template_owner}, {template_app};
+GRANT SELECT ON cp_meta.identity TO {template_owner}, {template_app};

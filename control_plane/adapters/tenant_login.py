@@ -1,0 +1,70 @@
+"""Connecting exactly as a tenant's application would, to see whether it works or is refused."""
+
+import asyncio
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from control_plane.config import Secret
+
+_TIMEOUT_SECONDS = 5.0
+_WHO_AM_I = """
+    SELECT current_user::text AS login, current_database()::text AS database, tenant_id
+    FROM cp_meta.identity
+"""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One door: a pooler's alias, or a server directly. ``name`` is for people."""
+
+    name: str
+    host: str
+    port: int
+    database: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What came of one attempt; ``refusal`` is ``None`` when the login got in."""
+
+    endpoint: str
+    tenant_id: UUID | None
+    login: str | None
+    refusal: str | None
+
+
+async def try_login(endpoint: Endpoint, login: str, password: Secret) -> Answer:
+    """One connection, one question, and out again."""
+    try:
+        connection = await asyncpg.connect(
+            host=endpoint.host,
+            port=endpoint.port,
+            database=endpoint.database,
+            user=login,
+            password=password.reveal(),
+            timeout=_TIMEOUT_SECONDS,
+            command_timeout=_TIMEOUT_SECONDS,
+            statement_cache_size=0,
+            ssl=False,
+        )
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        return _refused(endpoint, error)
+    try:
+        row = await connection.fetchrow(_WHO_AM_I)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        return _refused(endpoint, error)
+    finally:
+        connection.terminate()
+    if row is None:
+        return Answer(endpoint.name, None, login, "the database carries no identity")
+    return Answer(endpoint.name, row["tenant_id"], row["login"], None)
+
+
+async def try_everywhere(endpoints: list[Endpoint], login: str, password: Secret) -> list[Answer]:
+    """``try_login`` at every endpoint at once."""
+    return await asyncio.gather(*(try_login(door, login, password) for door in endpoints))
+
+
+def _refused(endpoint: Endpoint, error: BaseException) -> Answer:
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Answer(endpoint.name, None, None, words)

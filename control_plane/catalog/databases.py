@@ -1,0 +1,303 @@
+"""Databases, role sets and credentials in the catalog."""
+
+import datetime as dt
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from control_plane.catalog.pool import Connection
+from control_plane.domain.errors import NotFound
+from control_plane.domain.names import RoleSet, Slot
+
+Purpose = Literal["preparing", "pooled", "primary", "condemned"]
+CredentialState = Literal["next", "active", "retiring", "revoked"]
+
+
+class Database(msgspec.Struct, frozen=True):
+    """One physical database; its roles are those of ``role_set_id``."""
+
+    id: UUID
+    role_set_id: UUID
+    tenant_id: UUID | None
+    server_id: UUID
+    name: str
+    template_fingerprint: str
+    schema_revision: str | None
+    generation: int
+    purpose: Purpose
+    created_at: dt.datetime
+
+    @property
+    def roles(self) -> RoleSet:
+        return RoleSet(self.role_set_id)
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """The secret of one login slot; ``sealed`` is ciphertext, ``verifier`` is SCRAM-SHA-256."""
+
+    role_set_id: UUID
+    slot: Slot
+    version: int
+    sealed: bytes
+    verifier: str
+    state: CredentialState
+    retire_at: dt.datetime | None = None
+
+    @property
+    def login(self) -> str:
+        return RoleSet(self.role_set_id).login(self.slot)
+
+
+_DATABASE = ", ".join(Database.__struct_fields__)
+_CREDENTIAL = ", ".join(Credential.__struct_fields__)
+
+
+async def insert_role_set(db: Connection, role_set_id: UUID) -> None:
+    await db.execute("INSERT INTO role_sets (id) VALUES ($1)", role_set_id)
+
+
+async def insert(db: Connection, database: Database) -> None:
+    """Record a database that some operation will create."""
+    await db.execute(
+        """INSERT INTO databases (id, role_set_id, tenant_id, server_id, name,
+                                  template_fingerprint, generation, purpose)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+        database.id,
+        database.role_set_id,
+        database.tenant_id,
+        database.server_id,
+        database.name,
+        database.template_fingerprint,
+        database.generation,
+        database.purpose,
+    )
+
+
+async def get(db: Connection, database_id: UUID) -> Database:
+    """The database with this id.
+
+    Raises:
+        NotFound: there is none (any more).
+    """
+    found = await find(db, database_id)
+    if found is None:
+        raise NotFound("there is no such database")
+    return found
+
+
+async def find(db: Connection, database_id: UUID) -> Database | None:
+    row = await db.fetchrow(f"SELECT {_DATABASE} FROM databases WHERE id = $1", database_id)  # noqa: S608 - the struct's own field names
+    return Database(**dict(row)) if row else None
+
+
+async def primary(db: Connection, tenant_id: UUID) -> Database:
+    """The one database that serves this tenant.
+
+    Raises:
+        NotFound: the tenant has none.
+    """
+    row = await db.fetchrow(
+        f"SELECT {_DATABASE} FROM databases WHERE tenant_id = $1 AND purpose = 'primary'",  # noqa: S608 - the struct's own field names
+        tenant_id,
+    )
+    if row is None:
+        raise NotFound("the tenant has no database")
+    return Database(**dict(row))
+
+
+async def on_server(db: Connection, server_id: UUID) -> list[Database]:
+    """Everything that should exist on this server."""
+    rows = await db.fetch(f"SELECT {_DATABASE} FROM databases WHERE server_id = $1", server_id)  # noqa: S608 - the struct's own field names
+    return [Database(**dict(row)) for row in rows]
+
+
+async def take_pooled(db: Connection, server_id: UUID, fingerprint: str) -> Database | None:
+    """Lock one ready database of the pool for this transaction, without waiting for others."""
+    row = await db.fetchrow(
+        f"""SELECT {_DATABASE} FROM databases
+            WHERE server_id = $1 AND template_fingerprint = $2 AND purpose = 'pooled'
+            ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED""",  # noqa: S608 - the struct's own field names
+        server_id,
+        fingerprint,
+    )
+    return Database(**dict(row)) if row else None
+
+
+async def claim(db: Connection, database_id: UUID, tenant_id: UUID) -> None:
+    """Make a pooled database the tenant's primary."""
+    await db.execute(
+        "UPDATE databases SET purpose = 'primary', tenant_id = $2 WHERE id = $1",
+        database_id,
+        tenant_id,
+    )
+
+
+async def record_schema(db: Connection, database_id: UUID, revision: str) -> None:
+    await db.execute(
+        "UPDATE databases SET schema_revision = $2 WHERE id = $1", database_id, revision
+    )
+
+
+async def offer(db: Connection, database_id: UUID) -> None:
+    """Put a prepared database into the pool."""
+    await db.execute(
+        "UPDATE databases SET purpose = 'pooled' WHERE id = $1 AND purpose = 'preparing'",
+        database_id,
+    )
+
+
+async def condemn(db: Connection, database_id: UUID) -> None:
+    """Nobody uses this database any more; a reclaim operation will drop it."""
+    await db.execute("UPDATE databases SET purpose = 'condemned' WHERE id = $1", database_id)
+
+
+async def forget(db: Connection, database: Database) -> None:
+    """The database and its roles are gone from the server."""
+    await db.execute("DELETE FROM databases WHERE id = $1", database.id)
+    await db.execute(
+        """DELETE FROM credentials c WHERE role_set_id = $1
+           AND NOT EXISTS (SELECT FROM databases d WHERE d.role_set_id = c.role_set_id)""",
+        database.role_set_id,
+    )
+    await db.execute(
+        """DELETE FROM role_sets r WHERE id = $1
+           AND NOT EXISTS (SELECT FROM databases d WHERE d.role_set_id = r.id)
+           AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = r.id)""",
+        database.role_set_id,
+    )
+
+
+async def shares_roles(db: Connection, database: Database) -> bool:
+    """Whether another database on the same server uses the same roles."""
+    return bool(
+        await db.fetchval(
+            """SELECT EXISTS (SELECT FROM databases
+                              WHERE server_id = $1 AND role_set_id = $2 AND id <> $3)""",
+            database.server_id,
+            database.role_set_id,
+            database.id,
+        )
+    )
+
+
+class PoolCounts(msgspec.Struct, frozen=True):
+    """How many databases a server has in its pool, and on the way into it."""
+
+    pooled: int
+    preparing: int
+
+    @property
+    def total(self) -> int:
+        return self.pooled + self.preparing
+
+
+async def pool_counts(db: Connection, server_id: UUID, fingerprint: str) -> PoolCounts:
+    row = await db.fetchrow(
+        """SELECT count(*) FILTER (WHERE purpose = 'pooled') AS pooled,
+                  count(*) FILTER (WHERE purpose = 'preparing') AS preparing
+           FROM databases WHERE server_id = $1 AND template_fingerprint = $2""",
+        server_id,
+        fingerprint,
+    )
+    return PoolCounts(**dict(row)) if row else PoolCounts(0, 0)
+
+
+async def outdated_pooled(db: Connection, fingerprint: str) -> list[Database]:
+    """Pooled databases made from another template version than the present one."""
+    rows = await db.fetch(
+        f"""SELECT {_DATABASE} FROM databases
+            WHERE purpose = 'pooled' AND template_fingerprint <> $1
+            FOR UPDATE SKIP LOCKED""",  # noqa: S608 - the struct's own field names
+        fingerprint,
+    )
+    return [Database(**dict(row)) for row in rows]
+
+
+async def put_credential(db: Connection, credential: Credential) -> None:
+    """Store a secret in its slot, in place of what was there."""
+    await db.execute(
+        """INSERT INTO credentials (role_set_id, slot, version, sealed, verifier, state, retire_at)
+           VALUES ($1, $2, $3, $4, $5, $6, $7)
+           ON CONFLICT (role_set_id, slot) DO UPDATE SET version = excluded.version,
+               sealed = excluded.sealed, verifier = excluded.verifier, state = excluded.state,
+               retire_at = excluded.retire_at, created_at = clock_timestamp()""",
+        credential.role_set_id,
+        credential.slot,
+        credential.version,
+        credential.sealed,
+        credential.verifier,
+        credential.state,
+        credential.retire_at,
+    )
+
+
+async def credentials(db: Connection, role_set_id: UUID) -> dict[Slot, Credential]:
+    """The credentials of a role set by slot."""
+    rows = await db.fetch(
+        f"SELECT {_CREDENTIAL} FROM credentials WHERE role_set_id = $1",  # noqa: S608 - the struct's own field names
+        role_set_id,
+    )
+    return {row["slot"]: Credential(**dict(row)) for row in rows}
+
+
+async def credential_in(db: Connection, role_set_id: UUID, state: CredentialState) -> Credential:
+    """The one credential of a role set in this state.
+
+    Raises:
+        NotFound: there is none.
+    """
+    for credential in (await credentials(db, role_set_id)).values():
+        if credential.state == state:
+            return credential
+    raise NotFound(f"there is no {state} credential")
+
+
+async def switch_active(db: Connection, role_set_id: UUID, *, grace_seconds: int) -> None:
+    """The ``next`` credential becomes active and the active one starts to retire."""
+    await db.execute(
+        """UPDATE credentials SET state = 'retiring',
+               retire_at = clock_timestamp() + make_interval(secs => $2)
+           WHERE role_set_id = $1 AND state = 'active'
+             AND EXISTS (SELECT FROM credentials WHERE role_set_id = $1 AND state = 'next')""",
+        role_set_id,
+        grace_seconds,
+    )
+    await db.execute(
+        "UPDATE credentials SET state = 'active' WHERE role_set_id = $1 AND state = 'next'",
+        role_set_id,
+    )
+
+
+async def revoke_credential(db: Connection, role_set_id: UUID, slot: Slot) -> None:
+    """No pooler may let this login in any more; an active one stays."""
+    await db.execute(
+        """UPDATE credentials SET state = 'revoked', retire_at = NULL
+           WHERE role_set_id = $1 AND slot = $2 AND state = 'retiring'""",
+        role_set_id,
+        slot,
+    )
+
+
+async def forget_credential(db: Connection, role_set_id: UUID, slot: Slot) -> None:
+    """Drop a revoked secret; one that still lets in stays."""
+    await db.execute(
+        """DELETE FROM credentials
+           WHERE role_set_id = $1 AND slot = $2 AND state = 'revoked'""",
+        role_set_id,
+        slot,
+    )
+
+
+async def due_retirements(db: Connection, limit: int) -> list[tuple[UUID, Slot]]:
+    """Tenants (by id) whose retiring login's grace is over and who are not busy."""
+    rows = await db.fetch(
+        """SELECT c.role_set_id, c.slot FROM credentials c
+           JOIN tenants t ON t.id = c.role_set_id AND t.state IN ('active', 'suspended')
+           WHERE c.state = 'retiring' AND c.retire_at <= clock_timestamp()
+             AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = t.id
+                 AND o.state IN ('pending', 'running', 'waiting', 'cancelling'))
+           ORDER BY c.retire_at LIMIT $1""",
+        limit,
+    )
+    return [(row["role_set_id"], row["slot"]) for row in rows]

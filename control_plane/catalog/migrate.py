@@ -1,0 +1,58 @@
+"""Brings the catalog's schema to the newest revision; safe to run from many places at once."""
+
+import sys
+from pathlib import Path
+
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from control_plane.config import Settings, SettingsError
+
+_ADVISORY_LOCK = 0x7E4A_4717
+_SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def _alembic(connection: sqlalchemy.Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str:
+    """The newest revision that this code knows."""
+    revision = ScriptDirectory.from_config(_alembic()).get_current_head()
+    if revision is None:
+        raise RuntimeError(f"no migration under {_SCRIPTS}")
+    return revision
+
+
+def migrate(settings: Settings) -> None:
+    """Upgrade to head under a lock, so that two processes never migrate at once.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: the catalog does not answer.
+    """
+    url = sqlalchemy.make_url(settings.catalog_dsn).set(drivername="postgresql+psycopg")
+    if settings.catalog_password is not None:
+        url = url.set(password=settings.catalog_password.reveal())
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as lock, engine.connect() as connection:
+        lock.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})"))
+        command.upgrade(_alembic(connection), "head")
+
+
+def main() -> int:
+    """Entry point of ``python -m control_plane.catalog.migrate``."""
+    try:
+        migrate(Settings.from_environment())
+    except (SettingsError, sqlalchemy.exc.OperationalError) as error:
+        sys.stderr.write(f"catalog migration: {str(error).splitlines()[0]}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

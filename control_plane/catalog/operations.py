@@ -1,0 +1,198 @@
+"""Operations in the catalog: everything but the worker's side, which is in ``leases``."""
+
+from uuid import UUID
+
+import msgspec
+
+from control_plane.catalog.pool import Connection, Record
+from control_plane.domain.errors import Conflict, NotFound, OperationInProgress, WrongState
+from control_plane.domain.names import show
+from control_plane.domain.operations import Operation, Step
+from control_plane.domain.plans import Plan
+
+CHANNEL = "tenantry_operations"
+
+_COLUMNS = ", ".join(f"o.{name}" for name in Operation.__struct_fields__ if name != "steps")
+_SELECT = f"""
+    SELECT {_COLUMNS},
+           coalesce((SELECT jsonb_agg(jsonb_build_object(
+               'name', s.name, 'state', s.state, 'attempts', s.attempts,
+               'started_at', s.started_at, 'finished_at', s.finished_at, 'detail', s.detail,
+               'error_code', s.error_code, 'error_message', s.error_message) ORDER BY s.position)
+             FROM steps s WHERE s.operation_id = o.id), '[]') AS steps
+    FROM operations o
+"""  # noqa: S608 - the struct's own field names
+
+
+class NewOperation(msgspec.Struct, frozen=True):
+    """What a service asks for; the plan gives the steps, the queue and the deadline."""
+
+    id: UUID
+    plan: Plan
+    subject: str
+    actor: str
+    tenant_id: UUID | None = None
+    server_id: UUID | None = None
+    database_id: UUID | None = None
+    input: dict[str, object] = {}
+
+
+async def insert(db: Connection, wanted: NewOperation) -> Operation:
+    """Record an operation with all its steps.
+
+    Raises:
+        OperationInProgress: another operation of this tenant, database or server is alive.
+    """
+    try:
+        async with db.transaction():
+            await _insert(db, wanted)
+    except Exception as error:
+        if getattr(error, "sqlstate", None) != "23505":
+            raise
+        raise await _in_progress(db, wanted) from error
+    return await get(db, wanted.id)
+
+
+async def _insert(db: Connection, wanted: NewOperation) -> None:
+    await db.execute(
+        """WITH operation AS (
+               INSERT INTO operations (id, kind, subject, queue, tenant_id, server_id, database_id,
+                                       input, actor, deadline)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp() + $10::interval)
+               RETURNING id)
+           INSERT INTO steps (operation_id, position, name)
+           SELECT operation.id, step.position - 1, step.name
+           FROM operation, unnest($11::text[]) WITH ORDINALITY AS step (name, position)""",
+        wanted.id,
+        wanted.plan.kind,
+        wanted.subject,
+        wanted.plan.queue,
+        wanted.tenant_id,
+        wanted.server_id,
+        wanted.database_id,
+        wanted.input,
+        wanted.actor,
+        wanted.plan.deadline,
+        list(wanted.plan.steps),
+    )
+
+
+async def _in_progress(db: Connection, wanted: NewOperation) -> Conflict:
+    row = await db.fetchrow(
+        """SELECT id, kind FROM operations
+           WHERE state IN ('pending', 'running', 'waiting', 'cancelling')
+             AND (tenant_id = $1 OR (tenant_id IS NULL AND database_id = $2)
+                  OR (kind = 'enrol' AND server_id = $3)) LIMIT 1""",
+        wanted.tenant_id,
+        wanted.database_id,
+        wanted.server_id,
+    )
+    if row is None:
+        return Conflict(f"another operation of {wanted.subject} has just ended; try again")
+    shown = show("op", row["id"])
+    return OperationInProgress(
+        f"{wanted.subject} is busy: {row['kind']} {shown} is in progress; wait for it or cancel it",
+        operation=shown,
+    )
+
+
+async def get(db: Connection, operation_id: UUID) -> Operation:
+    """The operation with its steps.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = await db.fetchrow(_SELECT + " WHERE o.id = $1", operation_id)
+    if row is None:
+        raise NotFound(f"there is no operation {show('op', operation_id)}")
+    return from_row(row)
+
+
+def from_row(row: Record) -> Operation:
+    """An operation from a row that carries ``steps`` as a JSON array."""
+    values = dict(row)
+    values["steps"] = tuple(msgspec.convert(step, Step) for step in values["steps"])
+    return Operation(**values)
+
+
+async def page(
+    db: Connection,
+    *,
+    before: UUID | None,
+    limit: int,
+    tenant_id: UUID | None = None,
+    state: str | None = None,
+) -> list[Operation]:
+    """Up to ``limit`` operations, newest first, older than the operation ``before``."""
+    rows = await db.fetch(
+        _SELECT  # noqa: S608 - constants of this module
+        + """ WHERE ($1::uuid IS NULL OR (o.created_at, o.id) <
+                     (SELECT x.created_at, x.id FROM operations x WHERE x.id = $1))
+                AND ($3::uuid IS NULL OR o.tenant_id = $3)
+                AND ($4::text IS NULL OR o.state = $4)
+              ORDER BY o.created_at DESC, o.id DESC LIMIT $2""",
+        before,
+        limit,
+        tenant_id,
+        state,
+    )
+    return [from_row(row) for row in rows]
+
+
+async def latest_of_tenant(db: Connection, tenant_id: UUID) -> Operation | None:
+    found = await page(db, before=None, limit=1, tenant_id=tenant_id)
+    return found[0] if found else None
+
+
+async def request_cancel(db: Connection, operation_id: UUID, plan: Plan) -> Operation:
+    """Ask a live operation to stop; a worker carries it out at the next step boundary.
+
+    Raises:
+        WrongState: it is over, or past the step from which only forward is safe.
+    """
+    await db.execute("SELECT FROM operations WHERE id = $1 FOR UPDATE", operation_id)
+    operation = await get(db, operation_id)
+    if not operation.live:
+        raise WrongState(f"the operation is {operation.state} and cannot be cancelled")
+    begun = {step.name for step in operation.steps if step.state != "pending"}
+    if plan.cancellable_until in begun:
+        raise WrongState(
+            f"{operation.kind} is past {plan.cancellable_until} and only goes forward now"
+        )
+    await db.execute(
+        """UPDATE operations SET state = 'cancelling', due_at = clock_timestamp()
+           WHERE id = $1""",
+        operation_id,
+    )
+    return await get(db, operation_id)
+
+
+async def request_retry(db: Connection, operation: Operation, plan: Plan) -> Operation:
+    """Let a failed operation go on at the step that failed, with a new deadline.
+
+    Raises:
+        WrongState: it has not failed.
+        OperationInProgress: another operation of the tenant is alive.
+    """
+    if operation.state != "failed":
+        raise WrongState(f"the operation is {operation.state}; only a failed one can be retried")
+    try:
+        async with db.transaction():
+            await db.execute(
+                """UPDATE operations SET state = 'pending', finished_at = NULL, error_code = NULL,
+                       error_message = NULL, alerted_at = NULL, due_at = clock_timestamp(),
+                       deadline = clock_timestamp() + $2::interval WHERE id = $1
+                          AND state = 'failed'""",
+                operation.id,
+                plan.deadline,
+            )
+            await db.execute(
+                """UPDATE steps SET state = 'pending', finished_at = NULL, attempts = 0
+                   WHERE operation_id = $1 AND state = 'failed'""",
+                operation.id,
+            )
+    except Exception as error:
+        if getattr(error, "sqlstate", None) != "23505":
+            raise
+        raise OperationInProgress(f"{operation.subject} is busy with another operation") from error
+    return await get(db, operation.id)

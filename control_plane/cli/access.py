@@ -1,0 +1,140 @@
+"""``tenantry dsn`` and ``psql``: reaching a tenant's database as its application does."""
+
+import os
+import shlex
+from typing import NoReturn
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from control_plane.cli.commands import Command
+from control_plane.cli.complete import pooler_names
+from control_plane.cli.output import print_json, when
+from control_plane.cli.problems import Exit, Json, problem, say
+from control_plane.cli.session import Session, pass_session
+from control_plane.cli.tenants import slug_argument
+from control_plane.config import child_environment
+
+# libpq would let these override the address, the login or the options of the DSN.
+_OVERRIDING = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGPASSFILE")
+
+_pool_option = click.option(
+    "--pool",
+    type=click.Choice(("transaction", "session")),
+    default="transaction",
+    show_default=True,
+    help="The endpoint: session pooling allows LISTEN, advisory locks and SET.",
+)
+_reason_option = click.option("--reason", help="Why; it goes into the audit log.")
+
+
+@click.command("dsn", cls=Command)
+@slug_argument
+@_pool_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("uri", "env", "json")),
+    default="uri",
+    show_default=True,
+    help="env prints DATABASE_URL and the PG… variables of libpq.",
+)
+@_reason_option
+@pass_session
+def dsn(session: Session, slug: str, pool: str, format_: str, reason: str | None) -> None:
+    """Reveal the DSN of a tenant's application. Every call is audited.
+
+    \b
+    Examples:
+      psql "$(tenantry dsn acme)"
+      tenantry dsn acme --format env > .env
+      tenantry dsn acme --pool session --json
+    """
+    revealed = _reveal(session, slug, pool, reason)
+    if session.json or format_ == "json":
+        print_json(revealed)
+        return
+    if format_ == "env":
+        for name, value in _libpq(revealed).items():
+            click.echo(f"{name}={shlex.quote(value)}")
+        click.echo(f"DATABASE_URL={shlex.quote(revealed['dsn'])}")
+    else:
+        click.echo(revealed["dsn"])
+    if revealed.get("expires_at"):
+        say(f"these credentials end {when(session, revealed['expires_at'])}")
+
+
+@click.command("psql", cls=Command)
+@slug_argument
+@_pool_option
+@click.option(
+    "--pooler", shell_complete=pooler_names, help="Go through this pooler instead of the first."
+)
+@_reason_option
+@click.argument("psql_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- PSQL ARGS]")
+@pass_session
+def psql(  # noqa: PLR0913 - one parameter per option
+    session: Session,
+    slug: str,
+    pool: str,
+    pooler: str | None,
+    reason: str | None,
+    psql_arguments: tuple[str, ...],
+) -> None:
+    """Open psql through the pooler, with the login of the tenant's application.
+
+    The password goes to psql in its environment, never on its command line.
+
+    \b
+    Examples:
+      tenantry psql acme
+      tenantry psql acme -- -c 'select current_user'
+      tenantry psql acme --pool session --pooler p2
+    """
+    place = _pooler(session, pooler) if pooler else {}
+    revealed = _reveal(session, slug, pool, reason) | place
+    _become_psql(_libpq(revealed), psql_arguments)
+
+
+def _reveal(session: Session, slug: str, pool: str, reason: str | None) -> Json:
+    body = {"pool": pool} | ({"reason": reason} if reason else {})
+    return session.api.change("POST", f"/v1/tenants/{slug}/dsn", body)
+
+
+def _pooler(session: Session, name: str) -> Json:
+    """Host and port of the pooler with this name.
+
+    Raises:
+        Problem: there is none; the message names those there are.
+    """
+    known = {item["name"]: item for item in session.api.items("/v1/poolers")}
+    if name not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise problem(
+            Exit.NOT_FOUND, "not_found", f"there is no pooler {name!r}; there are: {names}"
+        )
+    return {"host": known[name]["host"], "port": known[name]["port"]}
+
+
+def _libpq(revealed: Json) -> dict[str, str]:
+    return {
+        "PGHOST": str(revealed["host"]),
+        "PGPORT": str(revealed["port"]),
+        "PGDATABASE": str(revealed["database"]),
+        "PGUSER": str(revealed["login"]),
+        "PGPASSWORD": unquote(urlsplit(revealed["dsn"]).password or ""),
+    }
+
+
+def _become_psql(variables: dict[str, str], arguments: tuple[str, ...]) -> NoReturn:
+    environment = child_environment(**variables)
+    for name in _OVERRIDING:
+        environment.pop(name, None)
+    try:
+        os.execvpe("psql", ["psql", *arguments], environment)  # noqa: S606, S607 - the psql the person has, without a shell
+    except OSError as error:
+        raise problem(
+            Exit.FAILED,
+            "no_psql",
+            f"cannot start psql ({error.strerror}); install the package postgresql-client",
+        ) from error

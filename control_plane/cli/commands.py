@@ -1,0 +1,98 @@
+"""Click classes: every command takes ``--json`` and ``--utc``, groups load their parts late."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from control_plane.cli.session import Session
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - the signature click calls
+    if value and parameter.name is not None:
+        setattr(context.ensure_object(Session), parameter.name, True)
+
+
+def _shared_options() -> list[click.Parameter]:
+    return [
+        click.Option(
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            callback=_remember,
+            help="Print one JSON object or array, and nothing else.",
+        ),
+        click.Option(
+            ["--utc"],
+            is_flag=True,
+            expose_value=False,
+            callback=_remember,
+            help="Print times in full, in UTC.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command with the shared options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - click's own arguments
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options())
+
+
+class Group(click.Group):
+    """A group whose commands, and itself, take the shared options."""
+
+    command_class = Command
+    group_class: ClassVar[type] = type
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - click's own arguments
+        super().__init__(*args, **kwargs)
+        self.params.extend(_shared_options())
+
+
+@dataclass(frozen=True)
+class Lazy:
+    """A command that is imported when it is called; ``target`` is ``module:attribute``."""
+
+    target: str
+    summary: str
+
+    def load(self) -> click.Command:
+        module, _, attribute = self.target.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        command.short_help = self.summary
+        return command
+
+
+class LazyGroup(Group):
+    """A group that lists its commands without importing them."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, Lazy], **kwargs: Any) -> None:  # noqa: ANN401 - click's own arguments
+        super().__init__(*args, **kwargs)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        found = self._lazy.get(cmd_name)
+        return found.load() if found else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, part.summary) for name, part in self._lazy.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [
+            CompletionItem(name, help=part.summary)
+            for name, part in self._lazy.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]

@@ -1,0 +1,102 @@
+"""The command ``tenantry``: finds the command, runs it, turns what happened into an exit code."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from control_plane.cli.commands import Lazy, LazyGroup
+from control_plane.cli.problems import Exit, Problem, problem, say, usage
+from control_plane.cli.session import Session
+
+_COMMANDS = {
+    "tenants": Lazy("control_plane.cli.tenants:tenants", "Create, list, suspend tenants."),
+    "dsn": Lazy("control_plane.cli.access:dsn", "Reveal a tenant's DSN (audited)."),
+    "psql": Lazy("control_plane.cli.access:psql", "Open psql as the application would."),
+    "rotate": Lazy("control_plane.cli.tenants:rotate", "Give a tenant new credentials."),
+    "servers": Lazy("control_plane.cli.servers:servers", "The Postgres servers of the fleet."),
+    "poolers": Lazy("control_plane.cli.servers:poolers", "The PgBouncer processes."),
+    "operations": Lazy("control_plane.cli.operations:operations", "Work in progress and done."),
+    "keys": Lazy("control_plane.cli.keys:keys", "API keys and their roles."),
+    "audit": Lazy("control_plane.cli.audit:audit", "Who did what to what, and when."),
+    "check": Lazy("control_plane.cli.check:check", "Compare the catalog with reality."),
+    "plans": Lazy("control_plane.cli.operations:plans", "The steps of every kind of work."),
+    "completion": Lazy("control_plane.cli.completion:completion", "Completion for your shell."),
+    "admin": Lazy("control_plane.cli.admin:admin", "First set-up and break-glass, without the API."),
+}
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 - the signature click calls
+    del parameter
+    if value and not context.resilient_parsing:
+        from importlib.metadata import version  # noqa: PLC0415 - slow, and seldom asked for
+
+        click.echo(f"tenantry {version('tenantry')}")
+        context.exit()
+
+
+@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version.",
+)
+def tenantry() -> None:
+    """Give every tenant its own Postgres database.
+
+    The API is named by TENANTRY_URL and TENANTRY_TOKEN; without them, the local stack under
+    TENANTRY_HOME is used.
+
+    \b
+    Examples:
+      tenantry tenants create acme --name "Acme Clinic" --wait
+      tenantry psql acme -- -c 'select current_user'
+      tenantry operations list --state failed --json
+
+    \b
+    Exit codes: 0 done, 1 failed or findings, 2 usage, 3 not found, 4 conflict,
+    5 unreachable, 6 denied.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; the exit code is returned."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    session = Session()
+    try:
+        code = tenantry.main(given, prog_name="tenantry", standalone_mode=False, obj=session)
+    except Problem as found:
+        return _report(found, as_json=_wants_json(session, given))
+    except click.UsageError as error:
+        if _wants_json(session, given):
+            return _report(usage(error.format_message()), as_json=True)
+        error.show()
+        return Exit.USAGE
+    except click.ClickException as error:
+        return _report(
+            problem(Exit.FAILED, "failed", error.format_message()),
+            as_json=_wants_json(session, given),
+        )
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted")
+        return Exit.INTERRUPTED
+    return code if isinstance(code, int) else Exit.DONE
+
+
+def _wants_json(session: Session, given: list[str]) -> bool:
+    """Also when parsing stopped before the option was seen."""
+    ours = given[: given.index("--")] if "--" in given else given
+    return session.json or "--json" in ours
+
+
+def _report(found: Problem, *, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps(found.document, indent=2))
+    else:
+        for line in found.lines():
+            say(line)
+    return found.exit_code

@@ -1,0 +1,18 @@
+"""The answer to ``--dry-run``: what would be done, and where."""
+
+from control_plane.cli.output import print_json, print_line
+from control_plane.cli.problems import Json
+from control_plane.cli.session import Session
+
+
+def print_rehearsal(session: Session, answer: Json) -> None:
+    """The plan's steps in order, and for a new tenant the server and why that one."""
+    if session.json:
+        print_json(answer)
+        return
+    print_line(f"{answer['kind']} would run these steps; nothing was changed:")
+    for number, step in enumerate(answer["steps"], start=1):
+        print_line_indented(f"{number:>2} {step}")
+    placement = answer.get("placement")
+    if placement:
+        print_line(f"placement: {placement['reason']}")

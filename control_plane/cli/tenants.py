@@ -1,0 +1,184 @@
+"""``tenantry tenants …`` and ``rotate``: asking for changes to a tenant, and looking."""
+
+import click
+
+from control_plane.cli.commands import Command, Group
+from control_plane.cli.complete import server_names, tenant_slugs
+from control_plane.cli.durations import Duration
+from control_plane.cli.options import dry_run_option, labels_option, limit_option, wait_option
+from control_plane.cli.output import Column, print_facts, print_table, when
+from control_plane.cli.problems import Json
+from control_plane.cli.progress import conclude
+from control_plane.cli.rehearsal import print_rehearsal
+from control_plane.cli.session import Session, pass_session
+from control_plane.domain.tenants import TIERS
+
+_STATES = ("provisioning", "active", "suspended", "archived", "deleting", "deleted")
+
+slug_argument = click.argument("slug", shell_complete=tenant_slugs)
+
+
+@click.group(cls=Group)
+def tenants() -> None:
+    """Create, list, show, suspend and resume tenants.
+
+    \b
+    Examples:
+      tenantry tenants create acme --name "Acme Clinic" --tier enterprise --wait
+      tenantry tenants list --tier standard
+      tenantry tenants suspend acme --wait
+    """
+
+
+@tenants.command("create")
+@click.argument("slug")
+@click.option("--name", help="The name for people; the slug when left out.")
+@click.option("--tier", type=click.Choice(TIERS), help="Default: standard.")
+@click.option("--region", help="Only servers of this region.")
+@click.option("--server", shell_complete=server_names, help="This server and no other.")
+@labels_option
+@dry_run_option
+@wait_option
+@pass_session
+def create(  # noqa: PLR0913 - one parameter per option
+    session: Session,
+    slug: str,
+    name: str | None,
+    tier: str | None,
+    region: str | None,
+    server: str | None,
+    labels: dict[str, str],
+    dry_run: bool,  # noqa: FBT001 - click passes options by name
+    wait: bool,  # noqa: FBT001 - click passes options by name
+) -> None:
+    """Give a new tenant its database, its logins and its route.
+
+    \b
+    Examples:
+      tenantry tenants create acme --name "Acme Clinic" --wait
+      tenantry tenants create acme --server pg-b --label team=north
+      tenantry tenants create acme --tier dedicated --dry-run
+    """
+    wanted: Json = {"slug": slug, "name": name or slug}
+    optional = {"tier": tier, "region": region, "server": server, "labels": labels}
+    wanted.update({field: value for field, value in optional.items() if value})
+    _ask(session, "POST", "/v1/tenants", wanted, dry_run=dry_run, wait=wait)
+
+
+@tenants.command("list")
+@click.option("--tier", type=click.Choice(TIERS))
+@click.option("--state", type=click.Choice(_STATES))
+@click.option("--server", shell_complete=server_names)
+@limit_option(default=None)
+@pass_session
+def list_(
+    session: Session, tier: str | None, state: str | None, server: str | None, limit: int | None
+) -> None:
+    """List tenants, oldest first; deleted ones only with --state deleted."""
+    query = {"tier": tier, "state": state, "server": server}
+    columns = (
+        Column("SLUG", lambda t: t["slug"]),
+        Column("NAME", lambda t: t["name"]),
+        Column("TIER", lambda t: t["tier"]),
+        Column("STATE", _state, words=True),
+        Column("SERVER", lambda t: t.get("server")),
+        Column("REGION", lambda t: t.get("region")),
+        Column("CREATED", lambda t: when(session, t["created_at"])),
+    )
+    found = session.api.items("/v1/tenants", query, most=limit)
+    print_table(session, found, columns, "no tenants; make one with: tenantry tenants create SLUG")
+
+
+@tenants.command("show")
+@slug_argument
+@pass_session
+def show(session: Session, slug: str) -> None:
+    """Show one tenant, by slug or tn_ id."""
+    tenant = session.api.get(f"/v1/tenants/{slug}")
+    operation = tenant.get("operation") or {}
+    facts = (
+        ("slug", tenant["slug"]),
+        ("name", tenant["name"]),
+        ("id", tenant["id"]),
+        ("state", tenant["state"]),
+        ("in progress", f"{operation['kind']} {operation['id']}" if operation else None),
+        ("tier", tenant["tier"]),
+        ("region", tenant.get("region")),
+        ("server", tenant.get("server")),
+        ("placement", tenant.get("placement_reason")),
+        ("cell", tenant.get("cell")),
+        ("schema", tenant.get("schema_revision")),
+        ("labels", ", ".join(f"{k}={v}" for k, v in (tenant.get("labels") or {}).items())),
+        ("created", when(session, tenant["created_at"])),
+        ("activated", when(session, tenant.get("activated_at"))),
+    )
+    print_facts(session, tenant, facts)
+
+
+@tenants.command("suspend")
+@slug_argument
+@dry_run_option
+@wait_option
+@pass_session
+def suspend(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
+    """Cut a tenant off at once and keep its data."""
+    _ask(session, "POST", f"/v1/tenants/{slug}/suspensions", dry_run=dry_run, wait=wait)
+
+
+@tenants.command("resume")
+@slug_argument
+@dry_run_option
+@wait_option
+@pass_session
+def resume(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
+    """Let a suspended tenant in again, with the credentials it had."""
+    _ask(session, "DELETE", f"/v1/tenants/{slug}/suspensions", dry_run=dry_run, wait=wait)
+
+
+@click.command("rotate", cls=Command)
+@slug_argument
+@click.option(
+    "--grace", type=Duration(), help="How long the old credentials keep working, e.g. 1h, 15m."
+)
+@dry_run_option
+@wait_option
+@pass_session
+def rotate(
+    session: Session,
+    slug: str,
+    grace: int | None,
+    dry_run: bool,  # noqa: FBT001 - click passes options by name
+    wait: bool,  # noqa: FBT001 - click passes options by name
+) -> None:
+    """Give a tenant new credentials; the old ones work until the grace ends.
+
+    \b
+    Examples:
+      tenantry rotate acme --wait
+      tenantry rotate acme --grace 15m
+    """
+    body = {} if grace is None else {"grace_seconds": grace}
+    _ask(session, "POST", f"/v1/tenants/{slug}/rotations", body, dry_run=dry_run, wait=wait)
+
+
+def _ask(  # noqa: PLR0913 - the request and the two ways of asking
+    session: Session,
+    method: str,
+    path: str,
+    body: Json | None = None,
+    *,
+    dry_run: bool,
+    wait: bool,
+) -> None:
+    query = {"dry_run": "true"} if dry_run else None
+    answer = session.api.change(method, path, body, query)
+    if dry_run:
+        print_rehearsal(session, answer)
+    else:
+        conclude(session, answer, wait=wait)
+
+
+def _state(tenant: Json) -> str:
+    operation = tenant.get("operation")
+    state: str = tenant["state"]
+    return f"{state} · {operation['kind']}" if operation else state

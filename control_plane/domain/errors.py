@@ -1,0 +1,178 @@
+"""Every error the product raises on purpose.
+
+``code`` is stable and reaches API clients; ``retryable`` decides whether the engine tries again.
+"""
+
+from typing import ClassVar
+
+
+class TenantryError(Exception):
+    """Base: one sentence for a person, a stable code, and whether trying again can help."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, **facts: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+
+
+class NotFound(TenantryError):
+    """The thing named in the request does not exist, or may not be seen by this caller."""
+
+    code = "not_found"
+
+
+class Denied(TenantryError):
+    """The caller is known and may not do this."""
+
+    code = "denied"
+
+
+class Unauthenticated(TenantryError):
+    """No key, an unknown key, an expired key or a revoked one."""
+
+    code = "unauthenticated"
+
+
+class Invalid(TenantryError):
+    """The request is well formed and cannot be meant; ``errors`` names fields and remedies."""
+
+    code = "invalid"
+
+    def __init__(self, message: str, errors: list[dict[str, str]] | None = None) -> None:
+        super().__init__(message)
+        self.errors = errors or []
+
+
+class Conflict(TenantryError):
+    """The request fights with the present state."""
+
+    code = "conflict"
+
+
+class SlugTaken(Conflict):
+    code = "slug_taken"
+
+
+class OperationInProgress(Conflict):
+    """Another operation of the same tenant or server is alive; its id is in ``facts``."""
+
+    code = "operation_in_progress"
+
+
+class WrongState(Conflict):
+    """The tenant, server or operation is not in a state that allows this."""
+
+    code = "wrong_state"
+
+
+class NoCapacity(Conflict):
+    """No server fits; the message says what was looked at and why each was refused."""
+
+    code = "no_capacity"
+
+
+class IdempotencyMismatch(Invalid):
+    """The same Idempotency-Key came with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class ServerRejected(Invalid):
+    """A server cannot be enrolled; ``errors`` lists every problem with its remedy."""
+
+    code = "server_rejected"
+
+
+class CatalogUnavailable(TenantryError):
+    """The catalog does not answer."""
+
+    code = "catalog_unavailable"
+    retryable = True
+
+
+class ServerUnavailable(TenantryError):
+    """A tenant server does not answer, is starting up, or dropped the connection."""
+
+    code = "server_unavailable"
+    retryable = True
+
+
+class ServerRefused(TenantryError):
+    """A tenant server answered and refused us: wrong password, no permission, unsafe auth."""
+
+    code = "server_refused"
+
+
+class DiskFull(TenantryError):
+    """SQLSTATE 53100 from a tenant server."""
+
+    code = "disk_full"
+
+
+class ObjectInUse(TenantryError):
+    """Somebody holds what we need for a moment (55006, 55P03, 40001, 40P01)."""
+
+    code = "object_in_use"
+    retryable = True
+
+
+class SchemaMismatch(TenantryError):
+    """A tenant database is not what the catalog says it is."""
+
+    code = "schema_mismatch"
+
+
+class TenantMismatch(TenantryError):
+    """We are talking to the wrong database or the wrong server; nothing was changed."""
+
+    code = "tenant_mismatch"
+
+
+class UnexpectedDatabaseError(TenantryError):
+    """A database error that no rule knows; tried again a few times, then shown."""
+
+    code = "database_error"
+    retryable = True
+
+
+class PoolerUnavailable(TenantryError):
+    """A pooler does not acknowledge; the route is not safe to change."""
+
+    code = "pooler_unavailable"
+    retryable = True
+
+
+class LoginFailed(TenantryError):
+    """A tenant's login could not do what it must be able to do."""
+
+    code = "login_failed"
+    retryable = True
+
+
+class LoginStillWorks(TenantryError):
+    """A tenant's login could do what it must no longer be able to do."""
+
+    code = "login_still_works"
+    retryable = True
+
+
+class LeaseLost(TenantryError):
+    """Another worker owns the operation now; this one stops without writing anything."""
+
+    code = "lease_lost"
+
+
+class KeyUnavailable(TenantryError):
+    """A secret cannot be opened: the key is missing, wrong, or the context does not match."""
+
+    code = "key_unavailable"
+
+
+class InternalError(TenantryError):
+    """A bug of ours; the details are in the log under the operation or correlation id."""
+
+    code = "internal_error"
+    retryable = True

@@ -1,0 +1,67 @@
+"""API keys and what each role may do: default deny, one complete table (S-24)."""
+
+import datetime as dt
+from typing import Literal, get_args
+from uuid import UUID
+
+import msgspec
+
+Role = Literal["sales_ops", "operator", "security_admin", "auditor", "app", "breakglass"]
+ROLES: tuple[Role, ...] = get_args(Role)
+BREAKGLASS_MAX = dt.timedelta(hours=8)
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who is calling. ``tenant_id`` binds an ``app`` key to one tenant; ``None`` is every one."""
+
+    key_id: UUID
+    name: str
+    roles: frozenset[Role]
+    tenant_id: UUID | None = None
+
+
+_READERS: frozenset[Role] = frozenset({"sales_ops", "operator", "security_admin", "auditor"})
+_OWN: frozenset[Role] = _READERS | {"app"}
+
+# Every operation of the OpenAPI document, by its operationId. An operation that is missing
+# here is refused at start-up, so forgetting one cannot open a door.
+PERMISSIONS: dict[str, frozenset[Role]] = {
+    "createTenant": frozenset({"sales_ops"}),
+    "listTenants": _READERS,
+    "getTenant": _OWN,
+    "revealDsn": frozenset({"app", "breakglass"}),
+    "suspendTenant": frozenset({"operator", "security_admin"}),
+    "resumeTenant": frozenset({"operator", "security_admin"}),
+    "rotateCredentials": frozenset({"operator", "security_admin"}),
+    "addServer": frozenset({"security_admin"}),
+    "listServers": frozenset({"operator", "security_admin", "auditor"}),
+    "getServer": frozenset({"operator", "security_admin", "auditor"}),
+    "drainServer": frozenset({"security_admin"}),
+    "undrainServer": frozenset({"security_admin"}),
+    "removeServer": frozenset({"security_admin"}),
+    "listPoolers": frozenset({"operator", "security_admin", "auditor"}),
+    "listOperations": _READERS,
+    "getOperation": _OWN,
+    "watchOperation": _OWN,
+    "cancelOperation": frozenset({"operator"}),
+    "retryOperation": frozenset({"operator"}),
+    "listAudit": frozenset({"auditor", "security_admin"}),
+    "createKey": frozenset({"security_admin"}),
+    "listKeys": frozenset({"security_admin", "auditor"}),
+    "revokeKey": frozenset({"security_admin"}),
+    "runCheck": frozenset({"operator", "security_admin", "auditor"}),
+    "repairFindings": frozenset({"operator"}),
+    "listPlans": _READERS,
+}
+
+
+def may(principal: Principal, operation_id: str) -> bool:
+    """Whether any of the caller's roles allows this operation."""
+    return bool(principal.roles & PERMISSIONS.get(operation_id, frozenset()))
+
+
+def may_see(principal: Principal, tenant_id: UUID | None) -> bool:
+    """Whether the caller may know that this tenant exists."""
+    if principal.roles & _READERS:
+        return True
+    return principal.tenant_id is None or principal.tenant_id == tenant_id

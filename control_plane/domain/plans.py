@@ -1,0 +1,136 @@
+"""The table of contents of the whole system: each verb with its steps, in order.
+
+The API shows and dry-runs it, operations in flight stay pinned to the steps they were written
+with, and a test proves that it equals what the verb files register.
+"""
+
+import datetime as dt
+from typing import Literal, get_args
+
+import msgspec
+
+from control_plane.domain.operations import Queue
+
+Kind = Literal[
+    "provision",
+    "suspend",
+    "resume",
+    "rotate",
+    "retire_login",
+    "prepare",
+    "enrol",
+    "reclaim",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How one verb is carried out.
+
+    ``cancellable_until`` names the step from which on only forward is safe: once it has
+    started, cancel is refused.
+    """
+
+    kind: Kind
+    steps: tuple[str, ...]
+    queue: Queue
+    deadline: dt.timedelta
+    cancellable_until: str | None
+
+
+def _plan(
+    kind: Kind,
+    *steps: str,
+    minutes: int,
+    until: str | None = None,
+    queue: Queue = "control",
+) -> Plan:
+    return Plan(kind, steps, queue, dt.timedelta(minutes=minutes), until)
+
+
+PLANS: dict[Kind, Plan] = {
+    plan.kind: plan
+    for plan in (
+        _plan(
+            "provision",
+            "create_roles",
+            "create_database",
+            "apply_template",
+            "verify_schema",
+            "publish_route",
+            "verify_login",
+            "activate",
+            minutes=10,
+            until="activate",
+        ),
+        _plan(
+            "suspend",
+            "withdraw_route",
+            "revoke_logins",
+            "terminate_sessions",
+            "wait_poolers",
+            "verify_closed",
+            "mark_suspended",
+            minutes=10,
+            until="withdraw_route",
+        ),
+        _plan(
+            "resume",
+            "restore_logins",
+            "publish_route",
+            "verify_login",
+            "mark_active",
+            minutes=10,
+            until="restore_logins",
+        ),
+        _plan(
+            "rotate",
+            "write_next_secret",
+            "set_inactive_login",
+            "publish_login",
+            "verify_login",
+            "switch_login",
+            minutes=10,
+            until="write_next_secret",
+        ),
+        _plan(
+            "retire_login",
+            "withdraw_login",
+            "revoke_login",
+            "terminate_sessions",
+            "forget_secret",
+            minutes=30,
+            until="withdraw_login",
+        ),
+        _plan(
+            "prepare",
+            "create_roles",
+            "create_database",
+            "apply_template",
+            "verify_schema",
+            "offer_database",
+            minutes=30,
+            until="offer_database",
+            queue="transfer",
+        ),
+        _plan(
+            "enrol",
+            "bootstrap_server",
+            "build_template",
+            "activate_server",
+            minutes=30,
+            until="activate_server",
+            queue="transfer",
+        ),
+        _plan(
+            "reclaim",
+            "withdraw_route",
+            "wait_poolers",
+            "drop_database",
+            "drop_roles",
+            "forget_database",
+            minutes=24 * 60,
+            queue="transfer",
+        ),
+    )
+}

@@ -1,0 +1,60 @@
+"""What a tenant is: states, tiers and the limits each tier's logins get."""
+
+import datetime as dt
+from typing import Literal, get_args
+from uuid import UUID
+
+import msgspec
+
+TenantState = Literal["provisioning", "active", "suspended", "archived", "deleting", "deleted"]
+Tier = Literal["standard", "enterprise", "dedicated"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+
+
+class LoginLimits(msgspec.Struct, frozen=True):
+    """What one login may use on its server; times in milliseconds, 0 means no limit."""
+
+    connections: int
+    statement_timeout_ms: int
+    idle_in_transaction_ms: int
+    lock_timeout_ms: int
+    temp_file_limit_mb: int
+
+
+class TierLimits(msgspec.Struct, frozen=True):
+    """Login limits plus the size of the tenant's pools in each pooler process."""
+
+    login: LoginLimits
+    pool_size: int
+    session_pool_size: int
+
+
+TIER_LIMITS: dict[Tier, TierLimits] = {
+    "standard": TierLimits(LoginLimits(30, 60_000, 60_000, 10_000, 1_024), 5, 5),
+    "enterprise": TierLimits(LoginLimits(80, 300_000, 120_000, 30_000, 8_192), 15, 10),
+    "dedicated": TierLimits(LoginLimits(200, 0, 300_000, 60_000, 65_536), 40, 20),
+}
+
+
+class Tenant(msgspec.Struct, frozen=True):
+    """One customer of the SaaS, as the catalog knows it."""
+
+    id: UUID
+    slug: str
+    name: str
+    tier: Tier
+    region: str | None
+    labels: dict[str, str]
+    state: TenantState
+    server: str | None
+    schema_revision: str | None
+    placement_reason: str | None
+    cell: str
+    created_at: dt.datetime
+    activated_at: dt.datetime | None
+    operation_id: UUID | None
+    operation_kind: str | None
+
+    @property
+    def limits(self) -> TierLimits:
+        return TIER_LIMITS[self.tier]

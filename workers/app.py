@@ -1,0 +1,67 @@
+"""The Celery application: verbs, ticks and the settings that make a broker safe to lose."""
+
+from control_plane.adapters.doorbell import celery_app
+from control_plane.config import Settings
+from workers import (
+    enrol,
+    prepare,
+    provision,
+    reclaim,
+    reconcile,
+    resume,
+    retire_login,
+    rotate,
+    suspend,
+)
+from workers.engine.tasks import register
+
+VERBS = {
+    verb.plan.kind: verb
+    for verb in (
+        enrol.VERB,
+        prepare.VERB,
+        provision.VERB,
+        reclaim.VERB,
+        resume.VERB,
+        retire_login.VERB,
+        rotate.VERB,
+        suspend.VERB,
+    )
+}
+
+
+def _every(seconds: float, tick: str) -> dict[str, object]:
+    # A tick that waited longer than its period is dropped: the next one does its work.
+    return {
+        "task": f"tenantry.{tick}",
+        "schedule": seconds,
+        "options": {"queue": "control", "expires": max(2.0, seconds)},
+    }
+
+
+settings = Settings.from_environment()
+app = celery_app(settings)
+app.conf.update(
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    worker_prefetch_multiplier=1,
+    worker_disable_prefetch=True,
+    worker_cancel_long_running_tasks_on_connection_loss=True,
+    worker_soft_shutdown_timeout=20,
+    worker_max_tasks_per_child=2000,
+    worker_hijack_root_logger=False,
+    worker_enable_remote_control=False,
+    broker_connection_max_retries=None,
+    task_time_limit=3600,
+    beat_schedule={
+        "sweep": _every(settings.engine.sweep_seconds, "sweep"),
+        "retire_due_logins": _every(5, "retire_due_logins"),
+        "release_stale_pauses": _every(5, "release_stale_pauses"),
+        "tend_pools": _every(5, "tend_pools"),
+        "watch_servers": _every(10, "watch_servers"),
+        "alert_overdue": _every(30, "alert_overdue"),
+        "reset_drift": _every(60, "reset_drift"),
+        "forget_old": _every(3600, "forget_old"),
+    },
+)
+register(app, settings, VERBS, reconcile.TICKS)

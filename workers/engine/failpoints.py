@@ -1,0 +1,38 @@
+"""Named crash points at every step boundary, for tests only.
+
+A file ``<kind>.<step>.<before|after>@<subject>`` in the failpoint directory makes the worker that
+reaches that boundary raise, be killed or be frozen, once. Without the directory nothing is
+looked at.
+"""
+
+import os
+import signal
+from pathlib import Path
+
+from control_plane.domain.errors import InternalError
+from control_plane.domain.operations import Operation
+
+
+class InjectedFailure(InternalError):
+    """An exception that a failpoint asked for."""
+
+    code = "injected_failure"
+
+
+def reach(directory: Path | None, operation: Operation, step: str, moment: str) -> None:
+    """Do what a waiting failpoint file says: ``exception``, ``sigkill`` or ``sigstop``.
+
+    Raises:
+        InjectedFailure: the file says ``exception``.
+    """
+    if directory is None:
+        return
+    armed = directory / f"{operation.kind}.{step}.{moment}@{operation.subject}"
+    try:
+        action = armed.read_text().strip()
+        armed.unlink()
+    except FileNotFoundError:
+        return
+    if action == "exception":
+        raise InjectedFailure(f"failpoint {armed.name}")
+    os.kill(os.getpid(), signal.SIGKILL if action == "sigkill" else signal.SIGSTOP)

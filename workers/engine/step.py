@@ -1,0 +1,151 @@
+"""What a verb is made of: ordered steps, each of which may run twice.
+
+A step looks whether its result is already there, acts if not, verifies, and returns an outcome.
+It never writes operation state, never sleeps and never catches broadly.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import msgspec
+
+from control_plane.adapters.admin_sessions import AdminSessions
+from control_plane.adapters.postgres_server import Connection, ServerAddress, connect
+from control_plane.catalog import leases, pool, servers
+from control_plane.catalog.leases import Lease
+from control_plane.catalog.servers import Server
+from control_plane.domain.names import encode
+from control_plane.domain.operations import Operation
+from control_plane.domain.plans import Plan
+from control_plane.services.addresses import server_address
+from control_plane.services.ports import Ports
+
+
+class Done(msgspec.Struct, frozen=True):
+    """The result is there; ``detail`` is shown to people."""
+
+    detail: str | None = None
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """There was nothing to do; ``reason`` is shown to people."""
+
+    reason: str
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Not yet: look again in ``seconds``. ``detail`` says what is waited for."""
+
+    seconds: float
+    detail: str
+
+
+Outcome = Done | Skip | Wait
+
+
+class StepContext:
+    """What a step may use: its operation, the ports, and doors that carry the lease."""
+
+    def __init__(
+        self, operation: Operation, lease: Lease, ports: Ports, sessions: AdminSessions
+    ) -> None:
+        self.operation = operation
+        self.ports = ports
+        self.waited_seconds = 0.0
+        self._lease = lease
+        self._sessions = sessions
+        self._inside: dict[str, Connection] = {}
+
+    @property
+    def epoch(self) -> int:
+        return self._lease.epoch
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The tenant of this operation; only verbs on tenants ask."""
+        if self.operation.tenant_id is None:
+            raise TypeError(f"{self.operation.kind} is no operation on a tenant")
+        return self.operation.tenant_id
+
+    @property
+    def database_id(self) -> UUID:
+        """The database of this operation; only verbs on one database ask."""
+        if self.operation.database_id is None:
+            raise TypeError(f"{self.operation.kind} is no operation on one database")
+        return self.operation.database_id
+
+    @property
+    def session_name(self) -> str:
+        """The name our sessions on tenant servers carry, so that a later epoch can end them."""
+        return f"cp:{encode(self.operation.id)}:{self._lease.epoch}"
+
+    @asynccontextmanager
+    async def catalog_read(self) -> AsyncIterator[pool.Connection]:
+        """A connection for looking."""
+        async with self.ports.catalog.connection() as db:
+            yield db
+
+    @asynccontextmanager
+    async def catalog_write(self) -> AsyncIterator[pool.Connection]:
+        """A transaction that commits only while this worker still owns the operation.
+
+        Raises:
+            LeaseLost: it does not.
+        """
+        async with self.ports.catalog.transaction() as db:
+            await leases.guard(db, self._lease)
+            yield db
+
+    @asynccontextmanager
+    async def admin(self, server: Server) -> AsyncIterator[Connection]:
+        """A maintenance connection to a tenant server, under this operation's lock there.
+
+        Sessions that an earlier epoch left behind are ended first.
+        """
+        async with self._sessions.session(
+            server.id, self.address(server), self.session_name
+        ) as connection:
+            yield connection
+
+    async def inside(self, server: Server, database: str) -> Connection:
+        """An administrator's connection inside a tenant database, kept until the lease ends."""
+        held = self._inside.get(database)
+        if held is None or held.is_closed():
+            held = await connect(self.address(server), database, self.session_name)
+            self._inside[database] = held
+        return held
+
+    def leave(self) -> None:
+        """Close what ``inside`` opened."""
+        for connection in self._inside.values():
+            connection.terminate()
+        self._inside.clear()
+
+    def address(self, server: Server) -> ServerAddress:
+        return server_address(self.ports.keyring, server)
+
+    async def server(self, server_id: UUID) -> Server:
+        async with self.catalog_read() as db:
+            return await servers.get(db, server_id)
+
+
+Step = Callable[[StepContext], Awaitable[Outcome]]
+Abandon = Callable[[StepContext, pool.Connection], Awaitable[None]]
+
+
+class Verb(msgspec.Struct, frozen=True):
+    """A plan with its steps.
+
+    ``abandon`` undoes what the request reserved; it runs in the transaction that ends the
+    operation as failed or cancelled, so it only writes the catalog.
+    """
+
+    plan: Plan
+    steps: tuple[Step, ...]
+    abandon: Abandon | None = None
+
+    def __post_init__(self) -> None:
+        registered = tuple(step.__name__ for step in self.steps)
+        if registered != self.plan.steps:
+            raise ValueError(f"{self.plan.kind}: {registered} are not the plan {self.plan.steps}")

@@ -1,0 +1,82 @@
+"""Reclaim: drop a condemned database and its roles, in the order that cannot fail half-way."""
+
+from control_plane.adapters import tenant_database, tenant_roles
+from control_plane.catalog import databases, poolers, routes
+from control_plane.catalog.databases import Database
+from control_plane.domain.plans import PLANS
+from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
+
+_GONE = "already gone"
+
+
+async def withdraw_route(ctx: StepContext) -> Outcome:
+    """No route leads to the database."""
+    async with ctx.catalog_write() as db:
+        route = await routes.leading_to(db, ctx.database_id)
+        if route is None or route.state == "withdrawn":
+            return Skip("no route leads there")
+        await routes.touch(db, route, "withdrawn")
+    return Done(route.alias)
+
+
+async def wait_poolers(ctx: StepContext) -> Outcome:
+    """No living pooler serves the database."""
+    async with ctx.catalog_read() as db:
+        route = await routes.leading_to(db, ctx.database_id)
+        if route is None:
+            return Skip("no route led there")
+        behind = await poolers.behind(db, route.cell_id, route.version)
+    late = [pooler.name for pooler in behind if pooler.alive]
+    return Wait(0.1, f"waiting for {', '.join(late)}") if late else Done()
+
+
+async def drop_database(ctx: StepContext) -> Outcome:
+    """The database is gone from its server."""
+    database = await _condemned(ctx)
+    if database is None:
+        return Skip(_GONE)
+    server = await ctx.server(database.server_id)
+    async with ctx.admin(server) as connection:
+        await tenant_database.drop_tenant_database(
+            connection, database.name, server.system_identifier
+        )
+    return Done(database.name)
+
+
+async def drop_roles(ctx: StepContext) -> Outcome:
+    """The roles are gone from the server, unless another database there still needs them."""
+    database = await _condemned(ctx)
+    if database is None:
+        return Skip(_GONE)
+    async with ctx.catalog_read() as db:
+        shared = await databases.shares_roles(db, database)
+    if shared:
+        return Skip("another database of the tenant uses the roles")
+    server = await ctx.server(database.server_id)
+    async with ctx.admin(server) as connection:
+        await tenant_roles.drop_role_set(connection, database.roles, server.system_identifier)
+    return Done(f"roles {database.roles.prefix}_*")
+
+
+async def forget_database(ctx: StepContext) -> Outcome:
+    """The catalog no longer expects the database."""
+    async with ctx.catalog_write() as db:
+        database = await databases.find(db, ctx.database_id)
+        if database is None:
+            return Skip(_GONE)
+        await databases.forget(db, database)
+    return Done()
+
+
+async def _condemned(ctx: StepContext) -> Database | None:
+    async with ctx.catalog_read() as db:
+        database = await databases.find(db, ctx.database_id)
+    if database is not None and database.purpose != "condemned":
+        raise TypeError(f"{database.name} is {database.purpose}, not condemned")
+    return database
+
+
+VERB = Verb(
+    plan=PLANS["reclaim"],
+    steps=(withdraw_route, wait_poolers, drop_database, drop_roles, forget_database),
+)

@@ -1,0 +1,196 @@
+"""What beat asks for: small looks that find work and hand it to operations.
+
+Every tick may run late, twice or not at all; each only does what is due now.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from control_plane.services.servers import watch_servers
+
+from control_plane.adapters import clock
+from control_plane.catalog import (
+    audit,
+    databases,
+    idempotency,
+    leases,
+    operations,
+    routes,
+    servers,
+    tenants,
+)
+from control_plane.catalog.audit import Entry
+from control_plane.catalog.databases import Database
+from control_plane.catalog.operations import NewOperation
+from control_plane.catalog.pool import Connection
+from control_plane.catalog.servers import Server
+from control_plane.domain.errors import Conflict
+from control_plane.domain.names import database_name, show
+from control_plane.domain.operations import Operation
+from control_plane.domain.plans import PLANS
+from control_plane.router.credentials import new_credential
+from control_plane.services import check
+from control_plane.services.ports import Ports
+from workers.steps.reclaiming import condemn
+
+_log = structlog.get_logger(__name__)
+_SYSTEM = "system"
+_RETIREMENTS_AT_ONCE = 50
+_PREPARING_AT_ONCE = 2
+_IDEMPOTENCY_HOURS = 48
+
+
+async def retire_due_logins(ports: Ports) -> None:
+    """Begin to retire every login whose grace after a rotation is over."""
+    async with ports.catalog.connection() as db:
+        due = await databases.due_retirements(db, _RETIREMENTS_AT_ONCE)
+    for tenant_id, slot in due:
+        try:
+            async with ports.catalog.transaction() as db:
+                tenant = await tenants.get(db, tenant_id)
+                operation = await operations.insert(
+                    db,
+                    NewOperation(
+                        id=clock.new_id(),
+                        plan=PLANS["retire_login"],
+                        subject=tenant.slug,
+                        actor=_SYSTEM,
+                        tenant_id=tenant_id,
+                        input={"slot": slot},
+                    ),
+                )
+        except Conflict:
+            continue
+        await ports.doorbell.ring(operation.id, operation.queue)
+
+
+async def release_stale_pauses(ports: Ports) -> None:
+    """Resume what a dead or overlong operation left paused (agents do it too)."""
+    async with ports.catalog.transaction() as db:
+        for tenant_id, operation_id in await routes.stale_pauses(db):
+            if await routes.end_pause(db, tenant_id, operation_id=operation_id):
+                facts: dict[str, object] = {"operation": show("op", operation_id)}
+                tenant = await tenants.get(db, tenant_id)
+                await audit.record_system(
+                    db, Entry("route.resume", tenant.slug, tenant_id=tenant_id, facts=facts)
+                )
+
+
+async def tend_pools(ports: Ports) -> None:
+    """Keep every server's pool of ready databases filled, gently, and of the present template."""
+    async with ports.catalog.transaction() as db:
+        begun = await _replace_outdated(db, ports)
+        for server in await servers.every(db):
+            begun += await _tend_server(db, ports, server)
+    for operation in begun:
+        await ports.doorbell.ring(operation.id, operation.queue)
+
+
+async def _replace_outdated(db: Connection, ports: Ports) -> list[Operation]:
+    outdated = await databases.outdated_pooled(db, ports.template.fingerprint)
+    return [await condemn(db, database, _SYSTEM) for database in outdated]
+
+
+async def _tend_server(db: Connection, ports: Ports, server: Server) -> list[Operation]:
+    if server.state != "active" or not server.reachable:
+        return []
+    fingerprint = ports.template.fingerprint
+    if await servers.template_revision(db, server.id, fingerprint) is None:
+        return await _build_template(db, server)
+    held = await databases.pool_counts(db, server.id, fingerprint)
+    room = min(ports.settings.pool_target, server.capacity - server.placed) - held.total
+    wanted = max(0, min(room, _PREPARING_AT_ONCE - held.preparing))
+    return [await _prepare(db, ports, server) for _ in range(wanted)]
+
+
+async def _build_template(db: Connection, server: Server) -> list[Operation]:
+    try:
+        return [
+            await operations.insert(
+                db,
+                NewOperation(
+                    id=clock.new_id(),
+                    plan=PLANS["enrol"],
+                    subject=server.name,
+                    actor=_SYSTEM,
+                    server_id=server.id,
+                ),
+            )
+        ]
+    except Conflict:
+        return []
+
+
+async def _prepare(db: Connection, ports: Ports, server: Server) -> Operation:
+    database_id = clock.new_id()
+    await databases.insert_role_set(db, database_id)
+    await databases.put_credential(
+        db, new_credential(ports.keyring, database_id, "a", version=1, state="active")
+    )
+    database = Database(
+        id=database_id,
+        role_set_id=database_id,
+        tenant_id=None,
+        server_id=server.id,
+        name=database_name(database_id),
+        template_fingerprint=ports.template.fingerprint,
+        schema_revision=None,
+        generation=1,
+        purpose="preparing",
+        created_at=clock.now(),
+    )
+    await databases.insert(db, database)
+    return await operations.insert(
+        db,
+        NewOperation(
+            id=clock.new_id(),
+            plan=PLANS["prepare"],
+            subject=database.name,
+            actor=_SYSTEM,
+            server_id=server.id,
+            database_id=database_id,
+        ),
+    )
+
+
+async def alert_overdue(ports: Ports) -> None:
+    """Tell once of every operation that is past its deadline and still alive."""
+    async with ports.catalog.transaction() as db:
+        for operation in await leases.overdue(db):
+            shown = show("op", operation.id)
+            _log.error("operation_overdue", operation=shown, kind=operation.kind)
+            await audit.record_system(
+                db,
+                Entry(
+                    "operation.overdue",
+                    operation.subject,
+                    tenant_id=operation.tenant_id,
+                    outcome="failed",
+                    facts={"operation": shown, "kind": operation.kind},
+                ),
+            )
+
+
+async def reset_drift(ports: Ports) -> None:
+    """Put back what a login changed about itself (S-06) and whatever else is safe to repair."""
+    await check.repair_safe(ports)
+
+
+async def forget_old(ports: Ports) -> None:
+    """Drop idempotency keys whose time is over."""
+    async with ports.catalog.connection() as db:
+        await idempotency.forget_old(db, hours=_IDEMPOTENCY_HOURS)
+
+
+TICKS: Mapping[str, Callable[[Ports], Awaitable[None]]] = {
+    tick.__name__: tick
+    for tick in (
+        retire_due_logins,
+        release_stale_pauses,
+        tend_pools,
+        watch_servers,
+        alert_overdue,
+        reset_drift,
+        forget_old,
+    )
+}

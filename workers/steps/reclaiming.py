@@ -1,0 +1,25 @@
+"""Handing a database nobody uses to a reclaim operation, inside somebody's transaction."""
+
+from control_plane.adapters import clock
+from control_plane.catalog import databases, operations
+from control_plane.catalog.databases import Database
+from control_plane.catalog.operations import NewOperation
+from control_plane.catalog.pool import Connection
+from control_plane.domain.operations import Operation
+from control_plane.domain.plans import PLANS
+
+
+async def condemn(db: Connection, database: Database, actor: str) -> Operation:
+    """Mark the database condemned and record the operation that drops it."""
+    await databases.condemn(db, database.id)
+    return await operations.insert(
+        db,
+        NewOperation(
+            id=clock.new_id(),
+            plan=PLANS["reclaim"],
+            subject=database.name,
+            actor=actor,
+            server_id=database.server_id,
+            database_id=database.id,
+        ),
+    )
