@@ -15,7 +15,13 @@ _LOOKS = 500
 # A session that passed its login check a moment ago is not yet in pg_stat_activity: look again.
 _EMPTY_LOOKS = 2
 
-_RENAME = "SELECT set_config('application_name', $1, false)"
+# The usual case in one round trip: the name is taken, the lock is free, nobody is left over.
+_CLAIM = """
+SELECT set_config('application_name', $1, false) AS name,
+       pg_try_advisory_lock(hashtextextended($2, 0)) AS locked,
+       EXISTS (SELECT FROM pg_stat_activity
+                WHERE starts_with(application_name, $2 || ':') AND application_name <> $1) AS stale
+"""
 _LOCK = "SELECT pg_advisory_lock(hashtextextended($1, 0))"
 _TERMINATE_NAMED = """
 SELECT pid, pg_terminate_backend(pid)
@@ -157,9 +163,11 @@ async def _claim(connection: Connection, name: str) -> Connection:
     operation = name.rpartition(":")[0] or name
     try:
         with translated():
-            await connection.execute(_RENAME, name)
-            await terminate_stale(connection, f"{operation}:", name)
-            await connection.execute(_LOCK, operation)
+            found = await connection.fetchrow(_CLAIM, name, operation)
+            if found is None or found["stale"] or not found["locked"]:
+                await terminate_stale(connection, f"{operation}:", name)
+            if found is None or not found["locked"]:
+                await connection.execute(_LOCK, operation)
     except BaseException:
         connection.terminate()
         raise

@@ -96,6 +96,15 @@ class Catalog:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """A pooled connection inside one read-only transaction that sees a single instant."""
+        async with (
+            self.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
     async def dedicated(self) -> "asyncpg.Connection[Record]":
         """A connection of its own, for LISTEN; the caller closes it."""
         with translated():

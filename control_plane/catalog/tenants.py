@@ -80,6 +80,16 @@ async def get(db: Connection, tenant_id: UUID) -> Tenant:
     return _tenant(row)
 
 
+async def lock(db: Connection, tenant_id: UUID) -> Tenant:
+    """The tenant, with its row held until the transaction ends: no operation on it can begin.
+
+    Raises:
+        NotFound: there is none.
+    """
+    await db.execute("SELECT FROM tenants WHERE id = $1 FOR UPDATE", tenant_id)
+    return await get(db, tenant_id)
+
+
 async def cell_id(db: Connection, tenant_id: UUID) -> UUID:
     """The cell whose poolers serve the tenant, for life."""
     cell: UUID = await db.fetchval("SELECT cell_id FROM tenants WHERE id = $1", tenant_id)

@@ -10,13 +10,14 @@ import click
 from control_plane.cli.commands import Command
 from control_plane.cli.complete import pooler_names
 from control_plane.cli.output import print_json, when
+from control_plane.cli.paths import path
 from control_plane.cli.problems import Exit, Json, problem, say
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tenants import slug_argument
 from control_plane.config import child_environment
 
-# libpq would let these override the address, the login or the options of the DSN.
-_OVERRIDING = ("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGOPTIONS", "PGPASSFILE")
+# libpq lets these override the address, and a pooler refuses or ignores start-up options.
+_OVERRIDING = ("PGHOSTADDR", "PGSERVICE", "PGOPTIONS")
 
 _pool_option = click.option(
     "--pool",
@@ -28,7 +29,7 @@ _pool_option = click.option(
 _reason_option = click.option("--reason", help="Why; it goes into the audit log.")
 
 
-@click.command("dsn", cls=Command)
+@click.command("dsn", cls=Command, examples=('psql "$(tenantry dsn acme)"', "tenantry dsn acme --format env > .env", "tenantry dsn acme --pool session --json"))
 @slug_argument
 @_pool_option
 @click.option(
@@ -43,12 +44,6 @@ _reason_option = click.option("--reason", help="Why; it goes into the audit log.
 @pass_session
 def dsn(session: Session, slug: str, pool: str, format_: str, reason: str | None) -> None:
     """Reveal the DSN of a tenant's application. Every call is audited.
-
-    \b
-    Examples:
-      psql "$(tenantry dsn acme)"
-      tenantry dsn acme --format env > .env
-      tenantry dsn acme --pool session --json
     """
     revealed = _reveal(session, slug, pool, reason)
     if session.json or format_ == "json":
@@ -64,7 +59,7 @@ def dsn(session: Session, slug: str, pool: str, format_: str, reason: str | None
         say(f"these credentials end {when(session, revealed['expires_at'])}")
 
 
-@click.command("psql", cls=Command)
+@click.command("psql", cls=Command, examples=("tenantry psql acme", "tenantry psql acme -- -c 'select current_user'", "tenantry psql acme --pool session --pooler p2"))
 @slug_argument
 @_pool_option
 @click.option(
@@ -84,12 +79,6 @@ def psql(  # noqa: PLR0913 - one parameter per option
     """Open psql through the pooler, with the login of the tenant's application.
 
     The password goes to psql in its environment, never on its command line.
-
-    \b
-    Examples:
-      tenantry psql acme
-      tenantry psql acme -- -c 'select current_user'
-      tenantry psql acme --pool session --pooler p2
     """
     place = _pooler(session, pooler) if pooler else {}
     revealed = _reveal(session, slug, pool, reason) | place
@@ -98,7 +87,7 @@ def psql(  # noqa: PLR0913 - one parameter per option
 
 def _reveal(session: Session, slug: str, pool: str, reason: str | None) -> Json:
     body = {"pool": pool} | ({"reason": reason} if reason else {})
-    return session.api.change("POST", f"/v1/tenants/{slug}/dsn", body)
+    return session.api.change("POST", path("tenants", slug, "dsn"), body)
 
 
 def _pooler(session: Session, name: str) -> Json:

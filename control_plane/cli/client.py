@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from control_plane.cli.endpoint import Endpoint, find_endpoint
 from control_plane.cli.events import event_data
+from control_plane.cli.paths import path
 from control_plane.cli.problems import Exit, Json, Problem, problem, unreachable
 from control_plane.config import ClientSettings
 
@@ -59,40 +60,44 @@ class Api:
             verify=True if endpoint.secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
 
-    def get(self, path: str, query: Query | None = None) -> Json:
+    def get(self, target: str, query: Query | None = None) -> Json:
         """One document."""
-        return self._document(self._request("GET", path, query=query))
+        return self._document(self._request("GET", target, query=query))
 
-    def items(self, path: str, query: Query | None = None, *, most: int | None = None) -> list[Json]:
+    def items(
+        self, target: str, query: Query | None = None, *, most: int | None = None
+    ) -> list[Json]:
         """The items of a list, page after page, at most ``most`` of them."""
         found: list[Json] = []
         cursor: str | None = None
         while most is None or len(found) < most:
             limit = PAGE if most is None else min(PAGE, most - len(found))
-            page = self.get(path, {**(query or {}), "limit": limit, "cursor": cursor})
+            page = self.get(target, {**(query or {}), "limit": limit, "cursor": cursor})
             found.extend(page["items"])
             cursor = page.get("next_cursor")
             if not cursor or not page["items"]:
                 break
         return found
 
-    def plain_items(self, path: str) -> list[Json]:
+    def plain_items(self, target: str) -> list[Json]:
         """The items of a list that has no pages."""
-        return list(self.get(path)["items"])
+        return list(self.get(target)["items"])
 
     def change(
-        self, method: str, path: str, body: Json | None = None, query: Query | None = None
+        self, method: str, target: str, body: Json | None = None, query: Query | None = None
     ) -> Json:
         """Ask for a change, once, however often the connection breaks; ``{}`` when 204."""
         key = str(uuid.uuid4())
-        return self._document(self._request(method, path, body=body, query=query, key=key))
+        return self._document(self._request(method, target, body=body, query=query, key=key))
 
     def stream(self, operation_id: str) -> Iterator[Json]:
         """The operation each time it changes, from its present state on, until the stream ends."""
-        path = f"/v1/operations/{operation_id}/events"
+        events = path("operations", operation_id, "events")
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         try:
-            with self._client.stream("GET", path, headers=headers, timeout=_STREAM_TIMEOUT) as got:
+            with self._client.stream(
+                "GET", events, headers=headers, timeout=_STREAM_TIMEOUT
+            ) as got:
                 if got.status_code != httpx.codes.OK:
                     got.read()
                     raise _refusal(got)
@@ -104,7 +109,7 @@ class Api:
     def _request(
         self,
         method: str,
-        path: str,
+        target: str,
         *,
         query: Query | None = None,
         body: Json | None = None,
@@ -113,7 +118,7 @@ class Api:
         """Send, and send again when the connection broke: a change carries its key."""
         request = self._client.build_request(
             method,
-            path,
+            target,
             params={name: value for name, value in (query or {}).items() if value is not None},
             json=body,
             headers={"Idempotency-Key": key} if key else None,

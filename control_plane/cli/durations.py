@@ -32,7 +32,9 @@ class Duration(click.ParamType):
     ) -> int:
         seconds = seconds_of(str(value))
         if seconds is None:
-            self.fail(f"{value!r} is not a duration; write for example 90s, 15m, 1h or 2d", param, ctx)
+            self.fail(
+                f"{value!r} is not a duration; write for example 90s, 15m, 1h or 2d", param, ctx
+            )
         return round(seconds)
 
 

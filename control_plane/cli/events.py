@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from control_plane.cli.paths import path
 from control_plane.cli.problems import Json, Problem
 
 if TYPE_CHECKING:
@@ -80,4 +81,4 @@ class _Watch:
             except Problem as trouble:
                 # Trouble passes; a refusal, as by a proxy without streams, does not.
                 self._streams = trouble.passing
-        yield self._api.get(f"/v1/operations/{self._operation_id}")
+        yield self._api.get(path("operations", self._operation_id))

@@ -23,7 +23,9 @@ _COMMANDS = {
     "check": Lazy("control_plane.cli.check:check", "Compare the catalog with reality."),
     "plans": Lazy("control_plane.cli.operations:plans", "The steps of every kind of work."),
     "completion": Lazy("control_plane.cli.completion:completion", "Completion for your shell."),
-    "admin": Lazy("control_plane.cli.admin:admin", "First set-up and break-glass, without the API."),
+    "admin": Lazy(
+        "control_plane.cli.admin:admin", "First set-up and break-glass, without the API."
+    ),
 }
 
 
@@ -36,7 +38,9 @@ def _print_version(context: click.Context, parameter: click.Parameter, value: bo
         context.exit()
 
 
-@click.group(cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+, examples=('tenantry tenants create acme --name "Acme Clinic" --wait', "tenantry psql acme -- -c 'select current_user'", "tenantry operations list --state failed --json"))
 @click.option(
     "--version",
     is_flag=True,
@@ -51,11 +55,6 @@ def tenantry() -> None:
     The API is named by TENANTRY_URL and TENANTRY_TOKEN; without them, the local stack under
     TENANTRY_HOME is used.
 
-    \b
-    Examples:
-      tenantry tenants create acme --name "Acme Clinic" --wait
-      tenantry psql acme -- -c 'select current_user'
-      tenantry operations list --state failed --json
 
     \b
     Exit codes: 0 done, 1 failed or findings, 2 usage, 3 not found, 4 conflict,

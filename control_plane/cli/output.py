@@ -93,9 +93,7 @@ def print_table(
     _print_tidy(table)
 
 
-def print_facts(
-    session: Session, document: Json, facts: Sequence[tuple[str, str | None]]
-) -> None:
+def print_facts(session: Session, document: Json, facts: Sequence[tuple[str, str | None]]) -> None:
     """One thing as a list of facts, or as the JSON object it came as; empty facts are left out."""
     if session.json:
         print_json(document)

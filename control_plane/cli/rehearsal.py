@@ -1,7 +1,9 @@
 """The answer to ``--dry-run``: what would be done, and where."""
 
+import click
+
 from control_plane.cli.output import print_json, print_line
-from control_plane.cli.problems import Json
+from control_plane.cli.problems import Json, one_line
 from control_plane.cli.session import Session
 
 
@@ -12,7 +14,7 @@ def print_rehearsal(session: Session, answer: Json) -> None:
         return
     print_line(f"{answer['kind']} would run these steps; nothing was changed:")
     for number, step in enumerate(answer["steps"], start=1):
-        print_line_indented(f"{number:>2} {step}")
+        click.echo(f"  {number:>2}  {one_line(step)}")
     placement = answer.get("placement")
     if placement:
         print_line(f"placement: {placement['reason']}")

@@ -7,6 +7,7 @@ from control_plane.cli.complete import server_names, tenant_slugs
 from control_plane.cli.durations import Duration
 from control_plane.cli.options import dry_run_option, labels_option, limit_option, wait_option
 from control_plane.cli.output import Column, print_facts, print_table, when
+from control_plane.cli.paths import path
 from control_plane.cli.problems import Json
 from control_plane.cli.progress import conclude
 from control_plane.cli.rehearsal import print_rehearsal
@@ -18,19 +19,13 @@ _STATES = ("provisioning", "active", "suspended", "archived", "deleting", "delet
 slug_argument = click.argument("slug", shell_complete=tenant_slugs)
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, examples=('tenantry tenants create acme --name "Acme Clinic" --tier enterprise --wait', "tenantry tenants list --tier standard", "tenantry tenants suspend acme --wait"))
 def tenants() -> None:
     """Create, list, show, suspend and resume tenants.
-
-    \b
-    Examples:
-      tenantry tenants create acme --name "Acme Clinic" --tier enterprise --wait
-      tenantry tenants list --tier standard
-      tenantry tenants suspend acme --wait
     """
 
 
-@tenants.command("create")
+@tenants.command("create", examples=('tenantry tenants create acme --name "Acme Clinic" --wait', "tenantry tenants create acme --server pg-b --label team=north", "tenantry tenants create acme --tier dedicated --dry-run"))
 @click.argument("slug")
 @click.option("--name", help="The name for people; the slug when left out.")
 @click.option("--tier", type=click.Choice(TIERS), help="Default: standard.")
@@ -52,12 +47,6 @@ def create(  # noqa: PLR0913 - one parameter per option
     wait: bool,  # noqa: FBT001 - click passes options by name
 ) -> None:
     """Give a new tenant its database, its logins and its route.
-
-    \b
-    Examples:
-      tenantry tenants create acme --name "Acme Clinic" --wait
-      tenantry tenants create acme --server pg-b --label team=north
-      tenantry tenants create acme --tier dedicated --dry-run
     """
     wanted: Json = {"slug": slug, "name": name or slug}
     optional = {"tier": tier, "region": region, "server": server, "labels": labels}
@@ -94,7 +83,7 @@ def list_(
 @pass_session
 def show(session: Session, slug: str) -> None:
     """Show one tenant, by slug or tn_ id."""
-    tenant = session.api.get(f"/v1/tenants/{slug}")
+    tenant = session.api.get(path("tenants", slug))
     operation = tenant.get("operation") or {}
     facts = (
         ("slug", tenant["slug"]),
@@ -122,7 +111,7 @@ def show(session: Session, slug: str) -> None:
 @pass_session
 def suspend(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
     """Cut a tenant off at once and keep its data."""
-    _ask(session, "POST", f"/v1/tenants/{slug}/suspensions", dry_run=dry_run, wait=wait)
+    _ask(session, "POST", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
 
 
 @tenants.command("resume")
@@ -132,10 +121,10 @@ def suspend(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # 
 @pass_session
 def resume(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
     """Let a suspended tenant in again, with the credentials it had."""
-    _ask(session, "DELETE", f"/v1/tenants/{slug}/suspensions", dry_run=dry_run, wait=wait)
+    _ask(session, "DELETE", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
 
 
-@click.command("rotate", cls=Command)
+@click.command("rotate", cls=Command, examples=("tenantry rotate acme --wait", "tenantry rotate acme --grace 15m"))
 @slug_argument
 @click.option(
     "--grace", type=Duration(), help="How long the old credentials keep working, e.g. 1h, 15m."
@@ -151,27 +140,22 @@ def rotate(
     wait: bool,  # noqa: FBT001 - click passes options by name
 ) -> None:
     """Give a tenant new credentials; the old ones work until the grace ends.
-
-    \b
-    Examples:
-      tenantry rotate acme --wait
-      tenantry rotate acme --grace 15m
     """
     body = {} if grace is None else {"grace_seconds": grace}
-    _ask(session, "POST", f"/v1/tenants/{slug}/rotations", body, dry_run=dry_run, wait=wait)
+    _ask(session, "POST", path("tenants", slug, "rotations"), body, dry_run=dry_run, wait=wait)
 
 
 def _ask(  # noqa: PLR0913 - the request and the two ways of asking
     session: Session,
     method: str,
-    path: str,
+    target: str,
     body: Json | None = None,
     *,
     dry_run: bool,
     wait: bool,
 ) -> None:
     query = {"dry_run": "true"} if dry_run else None
-    answer = session.api.change(method, path, body, query)
+    answer = session.api.change(method, target, body, query)
     if dry_run:
         print_rehearsal(session, answer)
     else:

@@ -1,0 +1,39 @@
+"""``tenantry check``: the catalog against reality."""
+
+import click
+
+from control_plane.cli.commands import Command
+from control_plane.cli.output import print_json, print_line
+from control_plane.cli.paths import path
+from control_plane.cli.problems import Exit, Json, one_line
+from control_plane.cli.session import Session, pass_session
+
+
+@click.command("check", cls=Command)
+@click.option("--repair", is_flag=True, help="Mend what is provably safe to mend, then look again.")
+@pass_session
+def check(session: Session, repair: bool) -> None:  # noqa: FBT001 - click passes options by name
+    """Compare the catalog with the servers and the poolers, in both directions.
+
+    Exit 0 when nothing was found, 1 when something was; each finding names its remedy.
+    """
+    report = _repaired(session) if repair else session.api.get(path("check"))
+    if session.json:
+        print_json(report)
+    else:
+        _print(report)
+    if report["findings"]:
+        raise click.exceptions.Exit(Exit.FAILED)
+
+
+def _repaired(session: Session) -> Json:
+    return session.api.change("POST", path("check", "repairs"))
+
+
+def _print(report: Json) -> None:
+    findings = report["findings"]
+    for finding in findings:
+        print_line(f"{finding['code']}  {finding['subject']}: {finding['message']}")
+        if finding.get("remedy"):
+            click.echo(f"  {one_line(finding['remedy'])}")
+    print_line(f"{len(findings)} findings" if findings else "clean: the catalog matches reality")

@@ -1,0 +1,82 @@
+"""``tenantry keys …``: API keys, shown once and revoked at once."""
+
+import click
+
+from control_plane.cli.commands import Group
+from control_plane.cli.complete import key_ids, tenant_slugs
+from control_plane.cli.options import ROLE_WORDS, limit_option, role_of
+from control_plane.cli.output import Column, print_json, print_line, print_table, when
+from control_plane.cli.paths import path
+from control_plane.cli.problems import Json, say
+from control_plane.cli.session import Session, pass_session
+
+
+@click.group(cls=Group, examples=("tenantry keys create --role application --tenant acme --name acme-web", "tenantry keys create --role operator --role auditor --name on-call --days 7", "tenantry keys revoke ky_01k8z…"))
+def keys() -> None:
+    """Create, list and revoke API keys.
+    """
+
+
+@keys.command("create", examples=('export TENANTRY_TOKEN="$(tenantry keys create --role auditor --name nightly-report)"',))
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    required=True,
+    type=click.Choice(ROLE_WORDS),
+    help="Repeatable.",
+)
+@click.option("--tenant", shell_complete=tenant_slugs, help="Bind the key to this tenant.")
+@click.option("--name", help="What the audit log will call it; the roles when left out.")
+@click.option("--days", type=click.IntRange(min=1), help="How long it lives. Default: 90.")
+@pass_session
+def create(
+    session: Session, roles: tuple[str, ...], tenant: str | None, name: str | None, days: int | None
+) -> None:
+    """Make a key and print it. It is shown this once.
+    """
+    meant = list(dict.fromkeys(role_of(word) for word in roles))
+    wanted: Json = {"name": name or "-".join([*meant, *([tenant] if tenant else [])])}
+    wanted["roles"] = meant
+    wanted.update({k: v for k, v in (("tenant", tenant), ("days", days)) if v is not None})
+    made = session.api.change("POST", path("keys"), wanted)
+    if session.json:
+        print_json(made)
+        return
+    click.echo(made["token"])
+    say(f"{made['id']} ends {when(session, made['expires_at'])}; it is not shown again")
+
+
+@keys.command("list")
+@limit_option(default=None)
+@pass_session
+def list_(session: Session, limit: int | None) -> None:
+    """List keys, newest first; the keys themselves are not kept."""
+    columns = (
+        Column("ID", lambda k: k["id"]),
+        Column("NAME", lambda k: k["name"]),
+        Column("ROLES", lambda k: ", ".join(k["roles"])),
+        Column("TENANT", lambda k: k.get("tenant")),
+        Column("STATE", _state, words=True),
+        Column("ENDS", lambda k: when(session, k["expires_at"])),
+        Column("LAST USED", lambda k: when(session, k.get("last_used_at"))),
+    )
+    print_table(session, session.api.items(path("keys"), most=limit), columns, "no keys")
+
+
+@keys.command("revoke")
+@click.argument("key", metavar="ID", shell_complete=key_ids)
+@pass_session
+def revoke(session: Session, key: str) -> None:
+    """End a key now; its next call is refused."""
+    answer = session.api.change("DELETE", path("keys", key))
+    if session.json:
+        print_json(answer)
+    else:
+        print_line(f"{key} is revoked")
+
+
+def _state(key: Json) -> str:
+    if key.get("revoked_at"):
+        return "revoked"
+    return "expired" if key.get("expired") else "active"

@@ -1,0 +1,56 @@
+"""Reading the audit log."""
+
+import datetime as dt
+
+from control_plane.catalog import audit
+from control_plane.catalog.audit import AuditEvent, Caller, Entry
+from control_plane.catalog.pool import Connection
+from control_plane.domain.errors import Invalid
+from control_plane.services.ports import Ports
+from control_plane.services.tenants import find_tenant
+
+
+async def list_audit(
+    db: Connection,
+    caller: Caller,
+    *,
+    tenant: str | None,
+    since: dt.datetime | None,
+    before: int | None,
+    limit: int,
+) -> list[AuditEvent]:
+    """Events, newest first.
+
+    Raises:
+        NotFound: there is no such tenant.
+        Invalid: ``since`` is outside of the calendar.
+    """
+    tenant_id = (await find_tenant(db, caller, tenant)).id if tenant is not None else None
+    return await audit.page(
+        db,
+        before=before,
+        limit=limit,
+        tenant_id=tenant_id,
+        since=_in_utc(since) if since is not None else None,
+    )
+
+
+async def record_denial(
+    ports: Ports, caller: Caller, *, action: str, subject: str, reason: str
+) -> None:
+    """Note that something was asked for and refused.
+
+    Raises:
+        CatalogUnavailable: it could not be noted.
+    """
+    async with ports.catalog.connection() as db:
+        entry = Entry(action, subject, outcome="denied", reason=reason)
+        await audit.record(db, caller, entry)
+
+
+def _in_utc(moment: dt.datetime) -> dt.datetime:
+    try:
+        return moment.astimezone(dt.UTC)
+    except OverflowError as error:
+        message = "this moment is outside of the calendar"
+        raise Invalid(message, [{"field": "since", "message": message}]) from error

@@ -1,0 +1,127 @@
+"""``tenantry check``: compare catalog and reality, and mend what is provably safe."""
+
+import asyncio
+from contextlib import suppress
+from uuid import UUID
+
+from control_plane.adapters import clock, tenant_roles
+from control_plane.adapters.postgres_server import Connection, connect
+from control_plane.catalog import audit, databases, operations, routes, servers, tenants
+from control_plane.catalog.audit import Entry
+from control_plane.catalog.databases import Database
+from control_plane.catalog.operations import NewOperation
+from control_plane.catalog.servers import Server
+from control_plane.domain.errors import OperationInProgress
+from control_plane.domain.invariants import Finding, findings
+from control_plane.domain.plans import PLANS
+from control_plane.domain.tenants import TIER_LIMITS, LoginLimits
+from control_plane.services.addresses import server_address
+from control_plane.services.ports import Ports
+from control_plane.services.reality import gather
+
+_SETTLE_SECONDS = 1.0
+_SESSION_NAME = "cp:repair"
+
+
+async def run_check(ports: Ports, *, deep: bool = True) -> list[Finding]:
+    """Every difference between catalog and reality.
+
+    Catalog and servers cannot be read at one instant, so a difference counts only when a second
+    look finds it again. ``deep`` also looks inside every tenant database.
+    """
+    first = findings(await gather(ports, deep=deep))
+    if not first:
+        return []
+    with suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.Event().wait(), _SETTLE_SECONDS)
+    again = {_same(finding) for finding in findings(await gather(ports, deep=deep))}
+    return [finding for finding in first if _same(finding) in again]
+
+
+async def repair_safe(ports: Ports, *, actor: str = "system") -> list[Finding]:
+    """Mend every finding that has a safe repair; returns those."""
+    repaired = [f for f in await run_check(ports, deep=False) if f.repair is not None]
+    for finding in repaired:
+        await _repair(ports, finding, actor)
+    return repaired
+
+
+async def _repair(ports: Ports, finding: Finding, actor: str) -> None:
+    if finding.repair == "resume" and finding.key is not None:
+        await _resume(ports, finding.key)
+    elif finding.repair == "reset_login" and finding.key is not None:
+        await _reset_logins(ports, finding.key)
+    elif finding.repair == "reclaim" and finding.key is not None:
+        await _reclaim(ports, finding.key, actor)
+    async with ports.catalog.connection() as db:
+        facts: dict[str, object] = {"finding": finding.message, "repair": finding.repair}
+        await audit.record_system(db, Entry("check.repair", finding.subject, facts=facts))
+
+
+async def _resume(ports: Ports, tenant_id: UUID) -> None:
+    async with ports.catalog.transaction() as db:
+        route = await routes.find(db, tenant_id)
+        if route is not None and route.paused_by is not None:
+            await routes.end_pause(db, tenant_id, operation_id=route.paused_by)
+
+
+async def _reset_logins(ports: Ports, database_id: UUID) -> None:
+    """Put a login's password, limits and settings back, or close it (S-06).
+
+    No operation on the tenant can begin meanwhile: the transaction holds the tenant's row.
+    """
+    async with ports.catalog.transaction() as db:
+        database = await databases.get(db, database_id)
+        tenant = await tenants.lock(db, database.tenant_id) if database.tenant_id else None
+        if tenant is not None and tenant.operation_id is not None:
+            return
+        held = await databases.credentials(db, database.role_set_id)
+        open_ones = tenant is not None and tenant.state == "active"
+        wanted = {c.login: c.verifier for c in held.values() if open_ones and c.state != "revoked"}
+        limits = (tenant.limits if tenant else TIER_LIMITS["standard"]).login
+        connection = await _connect(ports, await servers.get(db, database.server_id))
+        try:
+            await _converge(connection, database, wanted, limits)
+        finally:
+            connection.terminate()
+
+
+async def _converge(
+    connection: Connection, database: Database, wanted: dict[str, str], limits: LoginLimits
+) -> None:
+    facts = await tenant_roles.inspect_logins(connection, database.roles.logins)
+    for login in database.roles.logins:
+        if login in wanted:
+            await tenant_roles.open_login(connection, login, wanted[login], limits)
+        elif login in facts and facts[login].can_login:
+            await tenant_roles.close_login(connection, login)
+            await tenant_roles.terminate_login_sessions(connection, [login])
+
+
+async def _reclaim(ports: Ports, database_id: UUID, actor: str) -> None:
+    async with ports.catalog.transaction() as db:
+        database = await databases.find(db, database_id)
+        if database is None or database.purpose not in ("preparing", "condemned"):
+            return
+        await databases.condemn(db, database.id)
+        with suppress(OperationInProgress):
+            await operations.insert(
+                db,
+                NewOperation(
+                    id=clock.new_id(),
+                    plan=PLANS["reclaim"],
+                    subject=database.name,
+                    actor=actor,
+                    server_id=database.server_id,
+                    database_id=database.id,
+                ),
+            )
+
+
+async def _connect(ports: Ports, server: Server) -> Connection:
+    address = server_address(ports.keyring, server)
+    return await connect(address, application_name=_SESSION_NAME)
+
+
+def _same(finding: Finding) -> tuple[str, str, str | None, UUID | None]:
+    return finding.invariant, finding.subject, finding.repair, finding.key

@@ -1,0 +1,161 @@
+"""What every test may use: one running stack for the whole session, its API and its CLI."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.local.keeper import log_since
+from deploy.local.layout import Layout
+from deploy.local.options import StackOptions
+from deploy.local.stack import Stack
+
+MARKERS = {"integration": "integration", "e2e": "integration", "crash": "crash"}
+TESTS = Path(__file__).parent
+SHOWN_LOG_CHARACTERS = 6_000
+_HOME = pytest.StashKey[Path]()
+_OFFSETS = pytest.StashKey[dict[Path, int]]()
+
+# A test server may lose its data with the machine, and is a second faster to work with.
+FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+FAST_TENANTRY = {
+    "TENANTRY_LEASE_SECONDS": "2",
+    "TENANTRY_SWEEP_SECONDS": "0.5",
+    "TENANTRY_RETRY_CAP_SECONDS": "1",
+    "TENANTRY_POOL_TARGET": "2",
+    "TENANTRY_RATE_LIMIT_PER_MINUTE": "1000000",
+}
+
+
+@dataclass(frozen=True)
+class CliResult:
+    """What one run of ``tenantry`` left."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Cli:
+    """Runs ``tenantry`` as a person would, against one API."""
+
+    url: str
+    token: str
+
+    def __call__(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, stdin: str = ""
+    ) -> CliResult:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("TENANTRY_")}
+        ended = subprocess.run(
+            [str(Path(sys.executable).with_name("tenantry")), *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            input=stdin,
+            timeout=120,
+            env={
+                **inherited,
+                "TENANTRY_URL": self.url,
+                "TENANTRY_TOKEN": self.token,
+                **(environment or {}),
+            },
+        )
+        return CliResult(ended.returncode, ended.stdout, ended.stderr)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark a test by its folder, so that nobody forgets."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+        if folder in MARKERS:
+            item.add_marker(getattr(pytest.mark, MARKERS[folder]))
+
+
+@pytest.fixture(scope="session")
+def stack_home(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A new state directory that the account of the database servers can enter."""
+    home = Path(tempfile.mkdtemp(prefix="tenantry-test-", dir="/tmp"))
+    request.config.stash[_HOME] = home
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def stack(stack_home: Path) -> Iterator[Stack]:
+    """The whole stack on free ports, started once; it goes when the test run goes."""
+    failpoints = stack_home.with_name(f"{stack_home.name}-failpoints")
+    failpoints.mkdir()
+    started = Stack(
+        StackOptions(
+            home=stack_home,
+            attached=True,
+            demo=False,
+            postgres_settings=FAST_POSTGRES,
+            environment={**FAST_TENANTRY, "TENANTRY_FAILPOINT_DIR": str(failpoints)},
+        )
+    )
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+        shutil.rmtree(failpoints)
+
+
+@pytest.fixture(scope="session")
+def failpoints(stack: Stack) -> Path:
+    """The directory in which a file arms a crash point of the session's stack."""
+    return Path(stack.options.environment["TENANTRY_FAILPOINT_DIR"])
+
+
+@pytest.fixture(scope="session")
+def token(stack: Stack) -> str:
+    """The key of the session's stack with every role."""
+    return stack.layout.token.read_text().strip()
+
+
+@pytest.fixture(scope="session")
+def cli(stack: Stack, token: str) -> Cli:
+    return Cli(stack.facts()["api_url"], token)
+
+
+@pytest.fixture
+async def api(stack: Stack, token: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the session's API that shows the key with every role."""
+    url = stack.facts()["api_url"]
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+        yield client
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Remember how far the logs of the stack had come before this test."""
+    item.stash[_OFFSETS] = {log: log.stat().st_size for log in _logs(item.config)}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the stack logged during a test that failed."""
+    report = yield
+    if report.failed and "stack" in getattr(item, "fixturenames", ()):
+        for log in _logs(item.config):
+            written = log_since(log, item.stash[_OFFSETS].get(log, 0))
+            if written:
+                report.sections.append((f"log of {log.stem}", written[-SHOWN_LOG_CHARACTERS:]))
+    return report
+
+
+def _logs(config: pytest.Config) -> list[Path]:
+    home = config.stash.get(_HOME, None)
+    return sorted(Layout(home).logs.glob("*.log")) if home else []
