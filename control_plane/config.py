@@ -118,19 +118,22 @@ def pooler_from_environment() -> PoolerSettings:
 
 
 class ClientSettings(msgspec.Struct, frozen=True):
-    """What the CLI needs: where the API is and the file or value of its token."""
+    """What the CLI needs: where the API is, its token, and the password of a server to enrol."""
 
     home: Path
     url: str | None
     token: Secret | None
+    server_password: Secret | None = None
 
     @classmethod
     def from_environment(cls) -> Self:
         token = os.environ.get("TENANTRY_TOKEN")
+        password = os.environ.get("TENANTRY_SERVER_PASSWORD")
         return cls(
             home=Path(_text("TENANTRY_HOME", str(default_home()))),
             url=os.environ.get("TENANTRY_URL"),
             token=Secret(token) if token else None,
+            server_password=Secret(password) if password else None,
         )
 
 

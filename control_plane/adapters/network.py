@@ -71,7 +71,7 @@ def check_host(host: str) -> None:
 
 def refusal(address: Address, allowed: Sequence[Network]) -> str | None:
     """Why this address may not be dialled, in words, or ``None`` when it may."""
-    if any(address in network for network in allowed):
+    if within(address, allowed):
         return None
     # Order matters: the broader words come last.
     judgements = (
@@ -84,6 +84,11 @@ def refusal(address: Address, allowed: Sequence[Network]) -> str | None:
         (address.is_reserved or _is_this_network(address), "reserved"),
     )
     return next((words for refused, words in judgements if refused), None)
+
+
+def within(address: Address | str, networks: Sequence[Network]) -> bool:
+    """Whether the address lies in one of these networks."""
+    return any(ipaddress.ip_address(address) in network for network in networks)
 
 
 def _carries_ipv4(address: Address) -> bool:

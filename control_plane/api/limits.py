@@ -56,14 +56,15 @@ class Limiter:
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """The limiters of one process."""
+    """The limiters of one process; ``notes_of_use`` spares the catalog a write per request."""
 
     requests: Limiter
     reveals: Limiter
     failed_logins: Limiter
+    notes_of_use: Limiter
 
 
 def make_limits(requests_per_minute: int) -> Limits:
     """All limits from the one setting: a hundredth of it for reveals and for failed logins."""
     rare = requests_per_minute // REVEAL_SHARE
-    return Limits(Limiter(requests_per_minute), Limiter(rare), Limiter(rare))
+    return Limits(Limiter(requests_per_minute), Limiter(rare), Limiter(rare), Limiter(1))

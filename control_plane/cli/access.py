@@ -29,7 +29,15 @@ _pool_option = click.option(
 _reason_option = click.option("--reason", help="Why; it goes into the audit log.")
 
 
-@click.command("dsn", cls=Command, examples=('psql "$(tenantry dsn acme)"', "tenantry dsn acme --format env > .env", "tenantry dsn acme --pool session --json"))
+@click.command(
+    "dsn",
+    cls=Command,
+    examples=(
+        'psql "$(tenantry dsn acme)"',
+        "tenantry dsn acme --format env > .env",
+        "tenantry dsn acme --pool session --json",
+    ),
+)
 @slug_argument
 @_pool_option
 @click.option(
@@ -43,8 +51,7 @@ _reason_option = click.option("--reason", help="Why; it goes into the audit log.
 @_reason_option
 @pass_session
 def dsn(session: Session, slug: str, pool: str, format_: str, reason: str | None) -> None:
-    """Reveal the DSN of a tenant's application. Every call is audited.
-    """
+    """Reveal the DSN of a tenant's application. Every call is audited."""
     revealed = _reveal(session, slug, pool, reason)
     if session.json or format_ == "json":
         print_json(revealed)
@@ -59,7 +66,15 @@ def dsn(session: Session, slug: str, pool: str, format_: str, reason: str | None
         say(f"these credentials end {when(session, revealed['expires_at'])}")
 
 
-@click.command("psql", cls=Command, examples=("tenantry psql acme", "tenantry psql acme -- -c 'select current_user'", "tenantry psql acme --pool session --pooler p2"))
+@click.command(
+    "psql",
+    cls=Command,
+    examples=(
+        "tenantry psql acme",
+        "tenantry psql acme -- -c 'select current_user'",
+        "tenantry psql acme --pool session --pooler p2",
+    ),
+)
 @slug_argument
 @_pool_option
 @click.option(
@@ -68,7 +83,7 @@ def dsn(session: Session, slug: str, pool: str, format_: str, reason: str | None
 @_reason_option
 @click.argument("psql_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- PSQL ARGS]")
 @pass_session
-def psql(  # noqa: PLR0913 - one parameter per option
+def psql(
     session: Session,
     slug: str,
     pool: str,

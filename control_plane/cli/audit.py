@@ -14,14 +14,20 @@ from control_plane.cli.session import Session, pass_session
 _LATEST = 200
 
 
-@click.command("audit", cls=Command, examples=("tenantry audit --tenant acme --since 24h", "tenantry audit --since 2026-01-31T08:00:00Z --utc"))
+@click.command(
+    "audit",
+    cls=Command,
+    examples=(
+        "tenantry audit --tenant acme --since 24h",
+        "tenantry audit --since 2026-01-31T08:00:00Z --utc",
+    ),
+)
 @click.option("--tenant", shell_complete=tenant_slugs, help="Only about this tenant.")
 @click.option("--since", type=Since(), help="How far back: 24h, 7d, or a time.")
 @limit_option(default=_LATEST)
 @pass_session
 def audit(session: Session, tenant: str | None, since: str | None, limit: int) -> None:
-    """Show the audit log, newest first.
-    """
+    """Show the audit log, newest first."""
     columns = (
         Column("WHEN", lambda e: when(session, e["at"])),
         Column("WHO", lambda e: e["actor"]),

@@ -12,7 +12,7 @@ from control_plane.cli.session import Session, pass_session
 @click.command("check", cls=Command)
 @click.option("--repair", is_flag=True, help="Mend what is provably safe to mend, then look again.")
 @pass_session
-def check(session: Session, repair: bool) -> None:  # noqa: FBT001 - click passes options by name
+def check(session: Session, *, repair: bool) -> None:
     """Compare the catalog with the servers and the poolers, in both directions.
 
     Exit 0 when nothing was found, 1 when something was; each finding names its remedy.

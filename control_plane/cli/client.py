@@ -42,7 +42,7 @@ def open_api() -> "Api":
 
 
 class Api:
-    """One endpoint and one key. Every method raises ``Problem`` when the answer is not a success."""
+    """One endpoint and one key. Every method raises ``Problem`` for what is not a success."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -59,6 +59,9 @@ class Api:
             # Reading the bundle of trusted roots takes 80 ms, which plain HTTP does not need.
             verify=True if endpoint.secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
+
+    def close(self) -> None:
+        self._client.close()
 
     def get(self, target: str, query: Query | None = None) -> Json:
         """One document."""

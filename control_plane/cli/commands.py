@@ -1,9 +1,9 @@
 """Click classes: every command takes ``--json`` and ``--utc``, groups load their parts late."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -35,23 +35,30 @@ def _shared_options() -> list[click.Parameter]:
     ]
 
 
-class Command(click.Command):
-    """A command with the shared options."""
+class _Shared(click.Command):
+    """What commands and groups have in common; ``examples`` are shown at the end of the help."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - click's own arguments
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:  # noqa: ANN401 - click's own arguments
         super().__init__(*args, **kwargs)
+        self.examples = tuple(examples)
         self.params.extend(_shared_options())
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        if self.examples:
+            with formatter.section("Examples"):
+                for example in self.examples:
+                    formatter.write(f"{' ' * formatter.current_indent}{example}\n")
 
-class Group(click.Group):
+
+class Command(_Shared):
+    """A command with the shared options."""
+
+
+class Group(_Shared, click.Group):
     """A group whose commands, and itself, take the shared options."""
 
     command_class = Command
-    group_class: ClassVar[type] = type
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - click's own arguments
-        super().__init__(*args, **kwargs)
-        self.params.extend(_shared_options())
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,6 @@ class Lazy:
     def load(self) -> click.Command:
         module, _, attribute = self.target.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
-        command.short_help = self.summary
         return command
 
 

@@ -12,14 +12,14 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def seconds_of(text: str) -> float | None:
-    """The seconds meant by ``90``, ``90s``, ``15m``, ``1h`` or ``2d``; ``None`` for anything else."""
+    """The seconds meant by ``90``, ``90s``, ``15m``, ``1h`` or ``2d``; ``None`` for other text."""
     found = _PATTERN.fullmatch(text.strip())
     if found is None:
         return None
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[int]):
     """An option that holds a duration, as whole seconds."""
 
     name = "duration"
@@ -38,7 +38,7 @@ class Duration(click.ParamType):
         return round(seconds)
 
 
-class Since(click.ParamType):
+class Since(click.ParamType[str]):
     """An option that holds a moment: a duration back from now, or an RFC 3339 time."""
 
     name = "duration|time"

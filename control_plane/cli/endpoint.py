@@ -42,12 +42,21 @@ def find_endpoint(settings: ClientSettings) -> Endpoint:
         Problem: nothing names an API, the URL cannot be used, or there is no key for it.
     """
     stack = _read_stack(settings.home)
-    url = (settings.url or stack.get("api_url") or "").rstrip("/")
+    url = settings.url or str(stack.get("api_url") or "")
     if not url:
         raise unreachable(f"no API to talk to: {_HOW}")
-    if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+    if not _usable_url(url):
         raise usage(f"TENANTRY_URL={url!r} is not a URL such as https://tenantry.example.org")
+    url = url.rstrip("/")
     return Endpoint(url, _token(settings, stack, url))
+
+
+def _usable_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _token(settings: ClientSettings, stack: dict[str, Any], url: str) -> Secret:

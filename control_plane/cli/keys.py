@@ -11,13 +11,24 @@ from control_plane.cli.problems import Json, say
 from control_plane.cli.session import Session, pass_session
 
 
-@click.group(cls=Group, examples=("tenantry keys create --role application --tenant acme --name acme-web", "tenantry keys create --role operator --role auditor --name on-call --days 7", "tenantry keys revoke ky_01k8z…"))
+@click.group(
+    cls=Group,
+    examples=(
+        "tenantry keys create --role application --tenant acme --name acme-web",
+        "tenantry keys create --role operator --role auditor --name on-call --days 7",
+        "tenantry keys revoke ky_01k8z…",
+    ),
+)
 def keys() -> None:
-    """Create, list and revoke API keys.
-    """
+    """Create, list and revoke API keys."""
 
 
-@keys.command("create", examples=('export TENANTRY_TOKEN="$(tenantry keys create --role auditor --name nightly-report)"',))
+@keys.command(
+    "create",
+    examples=(
+        'export TENANTRY_TOKEN="$(tenantry keys create --role auditor --name nightly-report)"',
+    ),
+)
 @click.option(
     "--role",
     "roles",
@@ -33,8 +44,7 @@ def keys() -> None:
 def create(
     session: Session, roles: tuple[str, ...], tenant: str | None, name: str | None, days: int | None
 ) -> None:
-    """Make a key and print it. It is shown this once.
-    """
+    """Make a key and print it. It is shown this once."""
     meant = list(dict.fromkeys(role_of(word) for word in roles))
     wanted: Json = {"name": name or "-".join([*meant, *([tenant] if tenant else [])])}
     wanted["roles"] = meant

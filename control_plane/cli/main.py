@@ -3,12 +3,14 @@
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 import click
 
 from control_plane.cli.commands import Lazy, LazyGroup
 from control_plane.cli.problems import Exit, Problem, problem, say, usage
 from control_plane.cli.session import Session
+from control_plane.config import SettingsError
 
 _COMMANDS = {
     "tenants": Lazy("control_plane.cli.tenants:tenants", "Create, list, suspend tenants."),
@@ -39,8 +41,15 @@ def _print_version(context: click.Context, parameter: click.Parameter, value: bo
 
 
 @click.group(
-    cls=LazyGroup, lazy=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
-, examples=('tenantry tenants create acme --name "Acme Clinic" --wait', "tenantry psql acme -- -c 'select current_user'", "tenantry operations list --state failed --json"))
+    cls=LazyGroup,
+    lazy=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=(
+        'tenantry tenants create acme --name "Acme Clinic" --wait',
+        "tenantry psql acme -- -c 'select current_user'",
+        "tenantry operations list --state failed --json",
+    ),
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -55,10 +64,8 @@ def tenantry() -> None:
     The API is named by TENANTRY_URL and TENANTRY_TOKEN; without them, the local stack under
     TENANTRY_HOME is used.
 
-
-    \b
-    Exit codes: 0 done, 1 failed or findings, 2 usage, 3 not found, 4 conflict,
-    5 unreachable, 6 denied.
+    Exit codes: 0 done, 1 failed or findings, 2 usage, 3 not found, 4 conflict, 5 unreachable,
+    6 denied.
     """
 
 
@@ -67,35 +74,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     session = Session()
     try:
-        code = tenantry.main(given, prog_name="tenantry", standalone_mode=False, obj=session)
-    except Problem as found:
-        return _report(found, as_json=_wants_json(session, given))
-    except click.UsageError as error:
-        if _wants_json(session, given):
-            return _report(usage(error.format_message()), as_json=True)
-        error.show()
-        return Exit.USAGE
-    except click.ClickException as error:
-        return _report(
-            problem(Exit.FAILED, "failed", error.format_message()),
-            as_json=_wants_json(session, given),
-        )
+        with closing(session):
+            code = tenantry.main(given, prog_name="tenantry", standalone_mode=False, obj=session)
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
         return Exit.INTERRUPTED
+    except (Problem, SettingsError, click.ClickException) as error:
+        return _report(error, as_json=session.json or _asks_for_json(given))
     return code if isinstance(code, int) else Exit.DONE
 
 
-def _wants_json(session: Session, given: list[str]) -> bool:
-    """Also when parsing stopped before the option was seen."""
-    ours = given[: given.index("--")] if "--" in given else given
-    return session.json or "--json" in ours
+def _asks_for_json(given: Sequence[str]) -> bool:
+    """Whether the option is there, for a line whose parsing stopped before it was seen."""
+    return "--json" in given[: given.index("--") if "--" in given else None]
 
 
-def _report(found: Problem, *, as_json: bool) -> int:
+def _report(error: Problem | SettingsError | click.ClickException, *, as_json: bool) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return Exit.USAGE
+    found = _as_problem(error)
     if as_json:
         click.echo(json.dumps(found.document, indent=2))
-    else:
-        for line in found.lines():
-            say(line)
+        return found.exit_code
+    for line in found.lines():
+        say(line)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        say(f"  {error.ctx.get_usage()}")
+        say(f"  Try: {error.ctx.command_path} --help")
     return found.exit_code
+
+
+def _as_problem(error: Problem | SettingsError | click.ClickException) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, SettingsError):
+        return usage(str(error))
+    if isinstance(error, click.UsageError):
+        return usage(error.format_message())
+    return problem(Exit.FAILED, "failed", error.format_message())

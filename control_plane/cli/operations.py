@@ -6,7 +6,7 @@ from control_plane.cli.commands import Command, Group
 from control_plane.cli.complete import operation_ids, tenant_slugs
 from control_plane.cli.durations import between, exact
 from control_plane.cli.events import is_over
-from control_plane.cli.options import dry_run_option, limit_option, wait_option
+from control_plane.cli.options import limit_option, wait_option
 from control_plane.cli.output import Column, print_facts, print_table, when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Exit, Json
@@ -19,10 +19,16 @@ _LATEST = 50
 operation_argument = click.argument("operation", metavar="OP", shell_complete=operation_ids)
 
 
-@click.group(cls=Group, examples=("tenantry operations list --state failed", "tenantry operations watch op_01k8z…", "tenantry operations retry op_01k8z… --wait"))
+@click.group(
+    cls=Group,
+    examples=(
+        "tenantry operations list --state failed",
+        "tenantry operations watch op_01k8z…",
+        "tenantry operations retry op_01k8z… --wait",
+    ),
+)
 def operations() -> None:
-    """List, show, watch, cancel and retry operations.
-    """
+    """List, show, watch, cancel and retry operations."""
 
 
 @operations.command("list")
@@ -84,7 +90,7 @@ def watch_(session: Session, operation: str) -> None:
 @operation_argument
 @wait_option
 @pass_session
-def cancel(session: Session, operation: str, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
+def cancel(session: Session, operation: str, *, wait: bool) -> None:
     """Stop an operation at its next step, while going back is still safe.
 
     With --wait, exit 0 only if it was really cancelled.
@@ -100,7 +106,7 @@ def cancel(session: Session, operation: str, wait: bool) -> None:  # noqa: FBT00
 @operation_argument
 @wait_option
 @pass_session
-def retry(session: Session, operation: str, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
+def retry(session: Session, operation: str, *, wait: bool) -> None:
     """Let a failed operation go on at the step that failed."""
     answer = session.api.change("POST", path("operations", operation, "retry"))
     conclude(session, answer, wait=wait)

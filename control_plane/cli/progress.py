@@ -1,7 +1,7 @@
 """An operation on the screen: one line per step as it turns, and how it ended."""
 
 import time
-from collections.abc import Iterator
+from collections import deque
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -73,7 +73,7 @@ def _announce(session: Session, operation: Json) -> None:
     if session.json:
         print_json(operation)
         return
-    print_line(f"{operation['id']}  {_title(operation)}  {operation['state']}")
+    print_line(f"{operation['id']} {_title(operation)} {operation['state']}")
     say(f"follow it with: tenantry operations watch {one_line(operation['id'])}")
 
 
@@ -84,21 +84,16 @@ def _say_it_goes_on(operation: Json) -> None:
 
 
 def _follow(session: Session, operation: Json) -> Json:
+    snapshots = follow(session.api, operation["id"])
     if session.json:
-        for operation in follow(session.api, operation["id"]):  # noqa: B007, PLR1704 - the last one counts
-            pass
-        return operation
-    return _show(follow(session.api, operation["id"]), operation)
-
-
-def _show(snapshots: Iterator[Json], operation: Json) -> Json:
+        return deque(snapshots, maxlen=1).pop()
     out = console()
     printer = _StepPrinter(out, operation)
     print_line(_title(operation))
     with printer.live() if out.is_terminal else nullcontext():
-        for operation in snapshots:  # noqa: PLR1704 - the last one counts
-            printer.update(operation)
-    return operation
+        for snapshot in snapshots:
+            printer.update(snapshot)
+    return printer.operation
 
 
 class _StepPrinter:
@@ -106,7 +101,7 @@ class _StepPrinter:
 
     def __init__(self, out: "Console", operation: Json) -> None:
         self._out = out
-        self._operation = operation
+        self.operation = operation
         self._printed: set[tuple[str, str]] = set()
         self._marks = _SYMBOLS if speaks_unicode() else _ASCII
         self._width = max((len(step["name"]) for step in operation["steps"]), default=0)
@@ -120,7 +115,7 @@ class _StepPrinter:
         )
 
     def update(self, operation: Json) -> None:
-        self._operation = operation
+        self.operation = operation
         for step in operation["steps"]:
             error = (step.get("error") or {}).get("message") or ""
             mark = (step["name"], step["state"] if step["state"] in _TURNED else error)
@@ -139,8 +134,8 @@ class _StepPrinter:
         self._out.print(line, soft_wrap=True)
 
     def _present(self) -> Spinner | Text:
-        current = next((s for s in self._operation["steps"] if s["state"] not in _TURNED), None)
-        if current is None or is_over(self._operation):
+        current = next((s for s in self.operation["steps"] if s["state"] not in _TURNED), None)
+        if current is None or is_over(self.operation):
             return Text("")
         if current["name"] != self._current:
             self._current, self._since = current["name"], time.monotonic()

@@ -19,13 +19,24 @@ from control_plane.domain.tenants import TIERS
 name_argument = click.argument("name", shell_complete=server_names)
 
 
-@click.group(cls=Group, examples=("tenantry servers add pg-c --host db3.internal --port 5432 --user tenantry_admin --wait", "tenantry servers drain pg-a", "tenantry servers list --json"))
+@click.group(
+    cls=Group,
+    examples=(
+        "tenantry servers add pg-c --host db3.internal --port 5432 --user tenantry_admin --wait",
+        "tenantry servers drain pg-a",
+        "tenantry servers list --json",
+    ),
+)
 def servers() -> None:
-    """Add, list, show, drain and remove Postgres servers.
-    """
+    """Add, list, show, drain and remove Postgres servers."""
 
 
-@servers.command("add", examples=("tenantry servers add pg-c --host db3.internal --user tenantry_admin --region eu --wait",))
+@servers.command(
+    "add",
+    examples=(
+        "tenantry servers add pg-c --host db3.internal --user tenantry_admin --region eu --wait",
+    ),
+)
 @click.argument("name")
 @click.option("--host", required=True, help="A name or an address, nothing else.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5432, show_default=True)
@@ -146,7 +157,7 @@ def undrain(session: Session, name: str) -> None:
 @name_argument
 @wait_option
 @pass_session
-def remove(session: Session, name: str, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
+def remove(session: Session, name: str, *, wait: bool) -> None:
     """Take an empty server out of the fleet; its data is not touched."""
     answer = session.api.change("DELETE", path("servers", name))
     if "steps" in answer:
@@ -182,8 +193,7 @@ def _password(user: str, host: str) -> str:
         return given.reveal()
     if not sys.stdin.isatty():
         raise usage("no password: set TENANTRY_SERVER_PASSWORD, or run this on a terminal")
-    typed: str = click.prompt(f"Password of {user} at {host}", hide_input=True, err=True)
-    return typed
+    return str(click.prompt(f"Password of {user} at {host}", hide_input=True, err=True))
 
 
 def _tell(session: Session, answer: Json, words: str) -> None:

@@ -28,5 +28,10 @@ class Session:
 
         return open_api()
 
+    def close(self) -> None:
+        """Let go of the connection, if there was one."""
+        if "api" in self.__dict__:
+            self.api.close()
+
 
 pass_session = click.make_pass_decorator(Session, ensure=True)

@@ -19,13 +19,26 @@ _STATES = ("provisioning", "active", "suspended", "archived", "deleting", "delet
 slug_argument = click.argument("slug", shell_complete=tenant_slugs)
 
 
-@click.group(cls=Group, examples=('tenantry tenants create acme --name "Acme Clinic" --tier enterprise --wait', "tenantry tenants list --tier standard", "tenantry tenants suspend acme --wait"))
+@click.group(
+    cls=Group,
+    examples=(
+        'tenantry tenants create acme --name "Acme Clinic" --tier enterprise --wait',
+        "tenantry tenants list --tier standard",
+        "tenantry tenants suspend acme --wait",
+    ),
+)
 def tenants() -> None:
-    """Create, list, show, suspend and resume tenants.
-    """
+    """Create, list, show, suspend and resume tenants."""
 
 
-@tenants.command("create", examples=('tenantry tenants create acme --name "Acme Clinic" --wait', "tenantry tenants create acme --server pg-b --label team=north", "tenantry tenants create acme --tier dedicated --dry-run"))
+@tenants.command(
+    "create",
+    examples=(
+        'tenantry tenants create acme --name "Acme Clinic" --wait',
+        "tenantry tenants create acme --server pg-b --label team=north",
+        "tenantry tenants create acme --tier dedicated --dry-run",
+    ),
+)
 @click.argument("slug")
 @click.option("--name", help="The name for people; the slug when left out.")
 @click.option("--tier", type=click.Choice(TIERS), help="Default: standard.")
@@ -37,17 +50,17 @@ def tenants() -> None:
 @pass_session
 def create(  # noqa: PLR0913 - one parameter per option
     session: Session,
+    *,
     slug: str,
     name: str | None,
     tier: str | None,
     region: str | None,
     server: str | None,
     labels: dict[str, str],
-    dry_run: bool,  # noqa: FBT001 - click passes options by name
-    wait: bool,  # noqa: FBT001 - click passes options by name
+    dry_run: bool,
+    wait: bool,
 ) -> None:
-    """Give a new tenant its database, its logins and its route.
-    """
+    """Give a new tenant its database, its logins and its route."""
     wanted: Json = {"slug": slug, "name": name or slug}
     optional = {"tier": tier, "region": region, "server": server, "labels": labels}
     wanted.update({field: value for field, value in optional.items() if value})
@@ -109,7 +122,7 @@ def show(session: Session, slug: str) -> None:
 @dry_run_option
 @wait_option
 @pass_session
-def suspend(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
+def suspend(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
     """Cut a tenant off at once and keep its data."""
     _ask(session, "POST", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
 
@@ -119,12 +132,16 @@ def suspend(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # 
 @dry_run_option
 @wait_option
 @pass_session
-def resume(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # noqa: FBT001 - click passes options by name
+def resume(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
     """Let a suspended tenant in again, with the credentials it had."""
     _ask(session, "DELETE", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
 
 
-@click.command("rotate", cls=Command, examples=("tenantry rotate acme --wait", "tenantry rotate acme --grace 15m"))
+@click.command(
+    "rotate",
+    cls=Command,
+    examples=("tenantry rotate acme --wait", "tenantry rotate acme --grace 15m"),
+)
 @slug_argument
 @click.option(
     "--grace", type=Duration(), help="How long the old credentials keep working, e.g. 1h, 15m."
@@ -134,18 +151,18 @@ def resume(session: Session, slug: str, dry_run: bool, wait: bool) -> None:  # n
 @pass_session
 def rotate(
     session: Session,
+    *,
     slug: str,
     grace: int | None,
-    dry_run: bool,  # noqa: FBT001 - click passes options by name
-    wait: bool,  # noqa: FBT001 - click passes options by name
+    dry_run: bool,
+    wait: bool,
 ) -> None:
-    """Give a tenant new credentials; the old ones work until the grace ends.
-    """
+    """Give a tenant new credentials; the old ones work until the grace ends."""
     body = {} if grace is None else {"grace_seconds": grace}
     _ask(session, "POST", path("tenants", slug, "rotations"), body, dry_run=dry_run, wait=wait)
 
 
-def _ask(  # noqa: PLR0913 - the request and the two ways of asking
+def _ask(
     session: Session,
     method: str,
     target: str,

@@ -130,8 +130,8 @@ def _lifetime(roles: tuple[Role, ...], wanted: dt.timedelta | None) -> dt.timede
     lifetime = min(LIFETIME, longest) if wanted is None else wanted
     if not dt.timedelta(0) < lifetime <= longest:
         hours = int(longest.total_seconds() // 3600)
-        message = f"a key with these roles lives at most {hours} hours"
-        raise Invalid(message, [{"field": "expires_in_hours", "message": message}])
+        message = f"a key with these roles lives at most {hours} hours; leave days out for that"
+        raise Invalid(message, [{"field": "days", "message": message}])
     return lifetime
 
 

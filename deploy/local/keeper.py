@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from deploy.local.ports import is_free
-from deploy.local.problem import StackError
+from deploy.local.problem import StackError, one_line
 from deploy.local.spawn import Program, exit_code, kill_group, last_words, spawn
 
 State = Literal["new", "starting", "running", "waiting", "halted"]
@@ -136,8 +136,8 @@ class Keeper:
             await self._pause(wait)
             try:
                 await self._launch()
-            except StackError as error:
-                self._report(str(error))
+            except Exception as error:  # noqa: BLE001 whatever it is, the next try may succeed
+                self._report(one_line(error))
             else:
                 self._report(f"{self.service.name} runs again as process {self.pid}")
 

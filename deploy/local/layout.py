@@ -82,9 +82,7 @@ class Layout:
         Raises:
             StackError: the place is somebody else's, out of reach, or its disk is nearly full.
         """
-        self.claim()
-        if account is not None:
-            self._require_reachable(account)
+        self.claim(account)
         free = shutil.disk_usage(self.home).free
         if free < minimum_free_bytes:
             raise StackError(
@@ -99,12 +97,14 @@ class Layout:
         for served in (self.home / "redis", self.objects, self.run / "postgres"):
             _directory(served, account, 0o700)
 
-    def claim(self) -> None:
+    def claim(self, account: Account | None) -> None:
         """Make the state directory and mark it as Tenantry's.
 
         Raises:
-            StackError: it holds files that are not Tenantry's.
+            StackError: it holds files that are not Tenantry's, or ``account`` cannot reach it.
         """
+        if account is not None:
+            self._require_reachable(account)
         marker = self.home / MARKER
         if not marker.exists():
             self.home.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ class Layout:
 
     def _require_reachable(self, account: Account) -> None:
         for parent in self.home.parents:
-            if not can_enter(parent, account):
+            if parent.exists() and not can_enter(parent, account):
                 raise StackError(
                     f"the user {account.name} cannot enter {parent}; "
                     "set TENANTRY_HOME to a place such as /var/lib/tenantry"

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from deploy.local.problem import StackError, disk_full
 
 PR_SET_PDEATHSIG = 1
 MEMBER = "STACK_OF"  # names the stack in the environment of each of its processes
+TELLING = re.compile(r"FATAL|PANIC|CRITICAL|\b[Ee]rror\b|ERROR|\w(Error|Exception): ")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -131,11 +133,12 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def last_words(text: str) -> str:
-    """The most telling single line of a program's output: its last line that is not empty."""
+    """The most telling line of a program's output: the last that names an error, else the last."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any("No space left on device" in line for line in lines):
         return disk_full("the state directory")
-    return lines[-1][:400] if lines else "it printed nothing"
+    telling = [line for line in lines if TELLING.search(line)] or lines
+    return telling[-1][:400] if telling else "it printed nothing"
 
 
 def _text(file: IO[bytes]) -> str:

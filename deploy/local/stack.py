@@ -13,6 +13,7 @@ import msgspec
 
 from control_plane.config import REPOSITORY
 from deploy.local import leftovers, lock
+from deploy.local.account import service_account
 from deploy.local.layout import Layout
 from deploy.local.options import StackOptions, encode
 from deploy.local.problem import StackError
@@ -58,8 +59,10 @@ class Stack:
         try:
             self._owner.sendall(encode(self.options))
             facts = outcome(self._owner, report)
-        except BaseException:
-            self._abandon(report)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                report("stopping everything that was started")
+            self._abandon()
             raise
         if not self.options.attached:
             self._owner.close()
@@ -151,7 +154,7 @@ class Stack:
         return f"no stack runs in {self.layout.home}; ./dev up starts one"
 
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
-        self.layout.claim()
+        self.layout.claim(service_account())
         self.layout.logs.mkdir(mode=0o700, exist_ok=True)
         path = self.layout.log("supervisor")
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
@@ -165,20 +168,17 @@ class Stack:
                 start_new_session=True,
             )
 
-    def _abandon(self, report: Report) -> None:
+    def _abandon(self) -> None:
         """Give up a start: the supervisor sees its owner gone and stops everything."""
         if self._owner is not None:
             self._owner.shutdown(socket.SHUT_WR)
-        if self._supervisor is not None:
-            report("stopping everything that was started")
-            self._supervisor.wait()
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._owner is not None:
-            self._owner.close()
         if self._supervisor is not None:
             self._supervisor.wait()
+        if self._owner is not None:
+            self._owner.close()
         self._owner = self._supervisor = None
 
     def _signal_supervisor(self, number: signal.Signals) -> None:

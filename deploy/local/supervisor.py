@@ -154,7 +154,8 @@ class Supervisor:
             self._listeners.remove(writer)
 
     def _report(self, text: str) -> None:
-        print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}", flush=True)
+        with contextlib.suppress(OSError):  # a full disk must not end the supervision
+            print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}", flush=True)
         for writer in self._listeners:
             if not writer.is_closing():
                 writer.write(msgspec.json.encode(Line(progress=text)) + b"\n")
@@ -167,7 +168,10 @@ class Supervisor:
         return describe(self._blueprint.inventory, self._keepers, self._phase)
 
     def _publish(self) -> None:
-        publish(self._layout, self._facts())
+        try:
+            publish(self._layout, self._facts())
+        except OSError as error:
+            self._report(one_line(error))
 
 
 def prepare(options: StackOptions) -> tuple[Blueprint, object]:
@@ -177,11 +181,11 @@ def prepare(options: StackOptions) -> tuple[Blueprint, object]:
         StackError: another supervisor runs it, or the place or a program cannot be used.
     """
     layout = Layout(options.home)
-    layout.claim()
+    account = service_account()
+    layout.claim(account)
     held = lock.take(layout.lock)
     if held is None:
         raise StackError(f"another supervisor already runs the stack in {layout.home}")
-    account = service_account()
     layout.prepare(account, options.minimum_free_bytes)
     leftovers.sweep(layout.home)
     layout.control.unlink(missing_ok=True)

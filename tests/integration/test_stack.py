@@ -94,6 +94,7 @@ def test_a_killed_supervisor_takes_everything_along_and_a_new_one_starts(servers
     again = Stack(servers.options)
     second = again.start()
     assert [s["port"] for s in second["servers"]] == [s["port"] for s in first["servers"]]
+    again.stop()
     servers.stop()
     assert leftovers.find(servers.options.home) == []
 
@@ -212,9 +213,11 @@ def test_servers_refuse_a_wrong_password_and_keep_it_from_the_log(running_server
     for server in running_servers.facts()["servers"]:
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(**_admin(server, password="canary-7f3a"))
-        with psycopg.connect(**_admin(server)) as connection:
-            with pytest.raises(psycopg.errors.DivisionByZero):
-                connection.execute("SELECT 1 / %s, %s", [0, "canary-7f3a"])
+        with (
+            psycopg.connect(**_admin(server)) as connection,
+            pytest.raises(psycopg.errors.DivisionByZero),
+        ):
+            connection.execute("SELECT 1 / %s, %s", [0, "canary-7f3a"])
         assert "canary-7f3a" not in running_servers.log(server["name"]).read_text()
 
 
@@ -261,16 +264,14 @@ def test_redis_asks_for_its_password_and_never_evicts(running_servers: Stack) ->
     assert "appendonly\n$3\nyes" in answers
 
 
-async def test_the_object_store_knows_its_bucket_and_refuses_strangers(
-    running_servers: Stack,
-) -> None:
+def test_the_object_store_knows_its_bucket_and_refuses_strangers(running_servers: Stack) -> None:
     store = running_servers.facts()["object_store"]
     keys = json.loads(Path(store["credentials_file"]).read_text())
-    async with httpx.AsyncClient(base_url=store["url"]) as client:
-        assert (await client.get("/tenantry")).status_code in {400, 403}
+    with httpx.Client(base_url=store["url"]) as client:
+        assert client.get("/tenantry").status_code in {400, 403}
         forged = _signed(store["url"], {**keys, "secret_key": "0" * 40})
-        assert (await client.get("/", headers=forged)).status_code == 403
-        listed = await client.get("/", headers=_signed(store["url"], keys))
+        assert client.get("/", headers=forged).status_code == 403
+        listed = client.get("/", headers=_signed(store["url"], keys))
     assert listed.status_code == 200
     assert f"<Name>{store['bucket']}</Name>" in listed.text
 

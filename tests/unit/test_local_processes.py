@@ -235,6 +235,19 @@ def test_a_full_disk_in_a_programs_words_becomes_our_line() -> None:
     assert last_words("\n\n") == "it printed nothing"
 
 
+@pytest.mark.parametrize(
+    ("said", "telling"),
+    [
+        ("LOG: starting\nFATAL: no memory\nLOG: shut down", "FATAL: no memory"),
+        ("Traceback ...\nKeyError: 'x'\n", "KeyError: 'x'"),
+        ("one\ntwo\n", "two"),
+        ("no errors so far\nbye", "bye"),
+    ],
+)
+def test_the_line_that_names_an_error_is_quoted(said: str, telling: str) -> None:
+    assert last_words(said) == telling
+
+
 async def test_children_know_no_settings_but_those_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

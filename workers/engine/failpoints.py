@@ -1,8 +1,8 @@
 """Named crash points at every step boundary, for tests only.
 
 A file ``<kind>.<step>.<before|after>@<subject>`` in the failpoint directory makes the worker that
-reaches that boundary raise, be killed or be frozen, once. Without the directory nothing is
-looked at.
+reaches that boundary raise, be killed or be frozen, once; the subject ``any`` fits every
+operation. Without the directory nothing is looked at.
 """
 
 import os
@@ -27,12 +27,20 @@ def reach(directory: Path | None, operation: Operation, step: str, moment: str) 
     """
     if directory is None:
         return
-    armed = directory / f"{operation.kind}.{step}.{moment}@{operation.subject}"
+    for subject in (operation.subject, "any"):
+        armed = directory / f"{operation.kind}.{step}.{moment}@{subject}"
+        action = _disarm(armed)
+        if action == "exception":
+            raise InjectedFailure(f"failpoint {armed.name}")
+        if action is not None:
+            os.kill(os.getpid(), signal.SIGKILL if action == "sigkill" else signal.SIGSTOP)
+
+
+def _disarm(armed: Path) -> str | None:
+    """What the file says, to the one worker that removes it."""
     try:
         action = armed.read_text().strip()
         armed.unlink()
     except FileNotFoundError:
-        return
-    if action == "exception":
-        raise InjectedFailure(f"failpoint {armed.name}")
-    os.kill(os.getpid(), signal.SIGKILL if action == "sigkill" else signal.SIGSTOP)
+        return None
+    return action

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import asyncpg
@@ -28,28 +28,14 @@ from control_plane.domain.errors import (
     TenantryError,
     UnexpectedDatabaseError,
 )
-from tests.integration.postgres_fixture import (
+from tests.integration.tenant_server.postgres_fixture import (
     HOST_NAME,
-    VERSIONS,
     WITH_TLS,
     ScriptedServer,
     TenantServer,
-    running_server,
 )
 
 PASSWORD = Secret("canary-of-the-administrator")
-
-
-@pytest.fixture(scope="module", params=VERSIONS)
-def server(request: pytest.FixtureRequest) -> Iterator[TenantServer]:
-    with running_server(request.param) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def tls_server() -> Iterator[TenantServer]:
-    with running_server(WITH_TLS) as running:
-        yield running
 
 
 @pytest.fixture
@@ -57,9 +43,6 @@ async def sessions() -> AsyncIterator[AdminSessions]:
     made = AdminSessions()
     yield made
     await made.close()
-
-
-# --- a server that is not what it says (S-28) ---------------------------------------------------
 
 
 def request(status: int, body: bytes = b"") -> bytes:
@@ -120,6 +103,14 @@ async def test_a_hostile_server_learns_nothing(script: list[bytes], *, in_pieces
         assert trace not in hostile.received
 
 
+async def test_the_handshake_does_reach_the_client_proof() -> None:
+    """Or the scripts that end SCRAM early would be refused for another reason."""
+    async with ScriptedServer(HOSTILE["no proof of its own"]) as hostile:
+        with pytest.raises(ServerRefused, match="no password"):
+            await connect(_address(hostile.port))
+    assert b"c=biws" in hostile.received
+
+
 async def test_the_plain_driver_would_have_told_it_everything() -> None:
     """The control of the test above: without the gate the secret does reach the server."""
     for script, trace in ((CLEARTEXT, 0), (MD5, 2)):
@@ -157,15 +148,18 @@ def _address(port: int) -> ServerAddress:
     )
 
 
-# --- real servers -------------------------------------------------------------------------------
-
-
-async def test_the_right_password_gets_in_and_a_wrong_one_is_final(server: TenantServer) -> None:
-    connection = await server.admin()
+async def test_the_right_password_gets_in_and_a_wrong_one_is_final(
+    tenant_server: TenantServer,
+) -> None:
+    connection = await tenant_server.admin()
     assert await connection.fetchval("SHOW search_path") == "pg_catalog"
     await connection.close()
     wrong = ServerAddress(
-        host="127.0.0.1", port=server.port, user="tenantry_admin", password=PASSWORD, tls="disable"
+        host="127.0.0.1",
+        port=tenant_server.port,
+        user="tenantry_admin",
+        password=PASSWORD,
+        tls="disable",
     )
     with pytest.raises(ServerRefused, match="28P01") as caught:
         await connect(wrong)
@@ -186,8 +180,8 @@ async def test_silence_ends_with_the_timeout() -> None:
             await connect(_address(silent.port), timeout=0.2)
 
 
-async def test_the_wrong_server_is_recognised(server: TenantServer) -> None:
-    connection = await server.admin()
+async def test_the_wrong_server_is_recognised(tenant_server: TenantServer) -> None:
+    connection = await tenant_server.admin()
     found = await connection.fetchval("SELECT system_identifier FROM pg_control_system()")
     await require_server(connection, found)
     with pytest.raises(TenantMismatch, match="system identifier"):
@@ -195,37 +189,30 @@ async def test_the_wrong_server_is_recognised(server: TenantServer) -> None:
     await connection.close()
 
 
-async def test_tls_dials_the_address_and_verifies_the_name(tls_server: TenantServer) -> None:
-    for address in (
-        tls_server.address(tls="verify-full", ca_pem=tls_server.ca_pem),
-        tls_server.address(tls="require", ca_pem=tls_server.ca_pem, host="other.tenantry.test"),
-        tls_server.address(tls="require"),
-    ):
+async def test_tls_dials_the_address_and_verifies_the_name(tenant_server: TenantServer) -> None:
+    known, other, ca_pem = HOST_NAME, "other.tenantry.test", tenant_server.ca_pem
+    accepted = [
+        tenant_server.address(tls="verify-full", host=known, ca_pem=ca_pem),
+        tenant_server.address(tls="require", host=other, ca_pem=ca_pem),
+        tenant_server.address(tls="require", host=other),
+    ]
+    refused = [
+        tenant_server.address(tls="verify-full", host=other, ca_pem=ca_pem),
+        tenant_server.address(tls="verify-full", host=known),
+    ]
+    if tenant_server.version != WITH_TLS:
+        for address in (*accepted, *refused):
+            with pytest.raises(ServerRefused, match="has no TLS"):
+                await connect(address)
+        return
+    for address in accepted:
         connection = await connect(address)
-        query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
-        assert await connection.fetchval(query)
+        encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        assert await connection.fetchval(encrypted)
         await connection.close()
-
-
-async def test_a_certificate_of_another_name_or_authority_is_refused(
-    tls_server: TenantServer,
-) -> None:
-    for address in (
-        tls_server.address(tls="verify-full", ca_pem=tls_server.ca_pem, host="other.tenantry.test"),
-        tls_server.address(tls="verify-full"),
-    ):
+    for address in refused:
         with pytest.raises(ServerRefused, match="CERTIFICATE_VERIFY_FAILED"):
             await connect(address)
-
-
-async def test_a_server_without_tls_is_refused_unless_that_was_agreed(
-    server: TenantServer,
-) -> None:
-    if server.version == WITH_TLS:
-        await (await connect(server.address(tls="require"))).close()
-        return
-    with pytest.raises(ServerRefused, match="has no TLS"):
-        await connect(server.address(tls="require"))
 
 
 @pytest.mark.parametrize(
@@ -266,22 +253,19 @@ def test_every_error_has_a_meaning(error: Exception, kind: type[TenantryError]) 
     assert type(translate(error)) is kind
 
 
-# --- sessions -----------------------------------------------------------------------------------
-
-
 async def test_a_session_is_named_locked_and_kept_warm(
-    server: TenantServer, sessions: AdminSessions
+    tenant_server: TenantServer, sessions: AdminSessions
 ) -> None:
-    key, address = uuid4(), server.address()
-    watcher = await server.admin()
-    seen = "SELECT pid, application_name FROM pg_stat_activity WHERE pid = $1"
+    key, address = uuid4(), tenant_server.address()
+    watcher = await tenant_server.admin()
+    seen = "SELECT application_name FROM pg_stat_activity WHERE pid = $1"
     locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = $1"
     async with sessions.session(key, address, "cp:op1:1") as connection:
         first = connection.get_server_pid()
-        assert (await watcher.fetchrow(seen, first))["application_name"] == "cp:op1:1"
+        assert await watcher.fetchval(seen, first) == "cp:op1:1"
         assert await watcher.fetchval(locks, first) == 1
         await connection.execute("SET search_path = public")
-    assert (await watcher.fetchrow(seen, first))["application_name"] == IDLE_NAME
+    assert await watcher.fetchval(seen, first) == IDLE_NAME
     assert await watcher.fetchval(locks, first) == 0
     async with sessions.session(key, address, "cp:op2:1") as connection:
         assert connection.get_server_pid() == first
@@ -290,9 +274,9 @@ async def test_a_session_is_named_locked_and_kept_warm(
 
 
 async def test_one_operation_acts_once_at_a_time(
-    server: TenantServer, sessions: AdminSessions
+    tenant_server: TenantServer, sessions: AdminSessions
 ) -> None:
-    key, address, inside = uuid4(), server.address(), []
+    key, address, inside = uuid4(), tenant_server.address(), []
 
     async def act(name: str) -> None:
         async with sessions.session(key, address, name) as connection:
@@ -305,9 +289,9 @@ async def test_one_operation_acts_once_at_a_time(
 
 
 async def test_different_operations_do_not_wait_for_each_other(
-    server: TenantServer, sessions: AdminSessions
+    tenant_server: TenantServer, sessions: AdminSessions
 ) -> None:
-    key, address = uuid4(), server.address()
+    key, address = uuid4(), tenant_server.address()
     async with (
         sessions.session(key, address, "cp:op1:1") as one,
         sessions.session(key, address, "cp:op2:1") as two,
@@ -316,22 +300,28 @@ async def test_different_operations_do_not_wait_for_each_other(
 
 
 async def test_a_later_epoch_ends_the_earlier_one(
-    server: TenantServer, sessions: AdminSessions
+    tenant_server: TenantServer, sessions: AdminSessions
 ) -> None:
-    key, address = uuid4(), server.address()
+    key, address = uuid4(), tenant_server.address()
+
+    async def overtaken() -> None:
+        async with (
+            sessions.session(key, address, "cp:op1:1") as frozen,
+            AdminSessions().session(key, address, "cp:op1:2") as successor,
+        ):
+            assert await successor.fetchval("SELECT 1") == 1
+            await frozen.fetchval("SELECT 1")
+
     with pytest.raises(ServerUnavailable):
-        async with sessions.session(key, address, "cp:op1:1") as frozen:
-            async with AdminSessions().session(key, address, "cp:op1:2") as successor:
-                assert await successor.fetchval("SELECT 1") == 1
-                await frozen.fetchval("SELECT 1")
+        await overtaken()
 
 
 async def test_a_worker_that_wakes_up_late_cannot_end_its_successor(
-    server: TenantServer,
+    tenant_server: TenantServer,
 ) -> None:
-    successor = await connect(server.address(), application_name="cp:op1:10")
-    zombie = await connect(server.address(), application_name="cp:op1:9")
-    other = await connect(server.address(), application_name="cp:op11:1")
+    successor = await connect(tenant_server.address(), application_name="cp:op1:10")
+    zombie = await connect(tenant_server.address(), application_name="cp:op1:9")
+    other = await connect(tenant_server.address(), application_name="cp:op11:1")
     assert await terminate_stale(zombie, "cp:op1:", "cp:op1:9") == 0
     assert await successor.fetchval("SELECT 1") == 1
     assert await terminate_stale(successor, "cp:op1:", "cp:op1:10") == 1
@@ -343,12 +333,12 @@ async def test_a_worker_that_wakes_up_late_cannot_end_its_successor(
 
 
 async def test_a_connection_that_died_while_idle_is_replaced(
-    server: TenantServer, sessions: AdminSessions
+    tenant_server: TenantServer, sessions: AdminSessions
 ) -> None:
-    key, address = uuid4(), server.address()
+    key, address = uuid4(), tenant_server.address()
     async with sessions.session(key, address, "cp:op1:1") as connection:
         first = connection.get_server_pid()
-    killer = await server.admin()
+    killer = await tenant_server.admin()
     await killer.execute("SELECT pg_terminate_backend($1, 5000)", first)
     async with sessions.session(key, address, "cp:op1:2") as connection:
         assert connection.get_server_pid() != first
@@ -356,27 +346,31 @@ async def test_a_connection_that_died_while_idle_is_replaced(
 
 
 async def test_after_an_error_the_connection_is_not_used_again(
-    server: TenantServer, sessions: AdminSessions
+    tenant_server: TenantServer, sessions: AdminSessions
 ) -> None:
-    key, address, pids = uuid4(), server.address(), []
-    with pytest.raises(UnexpectedDatabaseError, match="division by zero"):
+    key, address, pids = uuid4(), tenant_server.address(), []
+
+    async def fail() -> None:
         async with sessions.session(key, address, "cp:op1:1") as connection:
             pids.append(connection.get_server_pid())
             await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(UnexpectedDatabaseError, match="division by zero"):
+        await fail()
     async with sessions.session(key, address, "cp:op1:1") as connection:
         assert connection.get_server_pid() not in pids
 
 
 async def test_a_changed_password_is_not_answered_with_an_old_connection(
-    server: TenantServer, sessions: AdminSessions
+    tenant_server: TenantServer, sessions: AdminSessions
 ) -> None:
     key = uuid4()
-    async with sessions.session(key, server.address(), "cp:op1:1"):
+    async with sessions.session(key, tenant_server.address(), "cp:op1:1"):
         pass
     changed = ServerAddress(
         host=HOST_NAME,
         hostaddr="127.0.0.1",
-        port=server.port,
+        port=tenant_server.port,
         user="tenantry_admin",
         password=PASSWORD,
         tls="disable",

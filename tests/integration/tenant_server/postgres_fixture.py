@@ -114,7 +114,7 @@ def _run(version: int, base: Path) -> Iterator[TenantServer]:
     with (base / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        _wait_until_ready(process, port, base / "log")
+        _wait_until_ready(process, binaries / "pg_isready", port, base / "log")
         yield TenantServer(version, port, password, ca_pem, binaries)
     finally:
         process.send_signal(2)  # fast shutdown
@@ -135,15 +135,13 @@ def _initdb(binaries: Path, base: Path) -> None:
     subprocess.run(_as_postgres(command), check=True, capture_output=True)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, port: int, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
+    command = [str(ready), "--quiet", "--host=127.0.0.1", f"--port={port}"]
     while time.monotonic() < deadline and process.poll() is None:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
-            # An SSLRequest is answered only by a postmaster that takes connections.
-            probe.sendall(bytes.fromhex("0000000804d2162f"))
-            if probe.recv(1) in (b"S", b"N"):
-                return
-        time.sleep(0.02)
+        if subprocess.run(command, check=False).returncode == 0:
+            return
+        time.sleep(0.05)
     raise RuntimeError(f"Postgres did not start: {log.read_text()}")
 
 

@@ -1,0 +1,57 @@
+"""Answering a request for long work: 202 with the operation, or what a dry run would do."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeAlias
+
+from litestar import Response
+from litestar.datastructures import ResponseHeader
+from litestar.openapi import ResponseSpec
+from litestar.params import QueryParameter
+
+from control_plane.api.context import Changing, answer, effect
+from control_plane.api.views import RehearsalView, operation_view, rehearsal_view
+from control_plane.catalog import tenants
+from control_plane.catalog.pool import Connection
+from control_plane.domain.operations import Operation
+from control_plane.services.rehearsal import rehearse
+from control_plane.services.requests import Effect
+
+DryRun: TypeAlias = Annotated[
+    bool, QueryParameter(description="Answer with what would be done, and change nothing")
+]
+LOCATION = ResponseHeader(
+    name="Location", description="Where to look at the operation", documentation_only=True
+)
+REHEARSED = {
+    200: ResponseSpec(
+        data_container=RehearsalView,
+        description="What would be done (dry_run); nothing was changed",
+        generate_examples=False,
+    )
+}
+Work: TypeAlias = Callable[[Connection], Awaitable[Operation]]
+
+
+async def accept(changing: Changing, work: Work) -> Response[Any]:
+    """Let ``work`` record an operation and answer with it."""
+
+    async def carry_out(db: Connection) -> Effect:
+        operation = await work(db)
+        return effect(202, operation_view(operation), operation)
+
+    return answer(await changing.perform(carry_out))
+
+
+async def accept_or_rehearse(changing: Changing, work: Work, *, dry_run: bool) -> Response[Any]:
+    """Like ``accept``; a dry run does everything ``work`` does, tells it, and takes it back."""
+    if not dry_run:
+        return await accept(changing, work)
+
+    async def try_out(db: Connection) -> RehearsalView:
+        operation = await work(db)
+        created = None
+        if operation.kind == "provision" and operation.tenant_id is not None:
+            created = await tenants.get(db, operation.tenant_id)
+        return rehearsal_view(operation, created)
+
+    return Response(await rehearse(changing.ports, try_out), status_code=200)

@@ -1,0 +1,88 @@
+"""The audit log over HTTP."""
+
+import datetime as dt
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, get
+from litestar.params import FromQuery, QueryParameter
+from msgspec import Meta
+
+from control_plane.api.context import Reading
+from control_plane.api.documents import refusals
+from control_plane.api.paging import LIMIT, Limit
+from control_plane.api.words import AUDIT_CURSOR, NAME_OR_ID
+from control_plane.catalog.audit import AuditEvent, Outcome
+from control_plane.domain.names import show
+from control_plane.services.audit import list_audit
+
+# A time without its zone would mean something else to everybody.
+Moment = Annotated[dt.datetime, Meta(tz=True)]
+
+class AuditView(msgspec.Struct, frozen=True):
+    """Who did what to what, when, from where, and whether it was allowed."""
+
+    id: str
+    at: dt.datetime
+    actor: str
+    action: str
+    outcome: Outcome
+    subject: str
+    tenant_id: str | None
+    address: str | None
+    request_id: str | None
+    reason: str | None
+    facts: dict[str, Any]
+
+
+class AuditPage(msgspec.Struct, frozen=True):
+    items: list[AuditView]
+    next_cursor: str | None
+
+
+def audit_view(event: AuditEvent) -> AuditView:
+    """The JSON of an audit event."""
+    return AuditView(
+        id=str(event.seq),
+        at=event.at,
+        actor=event.actor,
+        action=event.action,
+        outcome=event.outcome,
+        subject=event.subject,
+        tenant_id=show("tn", event.tenant_id) if event.tenant_id is not None else None,
+        address=event.address,
+        request_id=event.correlation_id,
+        reason=event.reason,
+        facts=event.facts,
+    )
+
+
+
+
+class AuditController(Controller):
+    """Read only: every request writes its own events."""
+
+    path = "/audit"
+    tags = ("access",)
+
+    @get(operation_id="listAudit", responses=refusals(404))
+    async def list_audit(
+        self,
+        asking: Reading,
+        tenant: Annotated[str | None, QueryParameter(pattern=NAME_OR_ID)] = None,
+        since: FromQuery[Moment | None] = None,
+        cursor: Annotated[str | None, QueryParameter(pattern=AUDIT_CURSOR)] = None,
+        limit: Limit = LIMIT,
+    ) -> AuditPage:
+        """Audit events, newest first; ``since`` is a time with its zone (RFC 3339)."""
+        async with asking.ports.catalog.connection() as db:
+            found = await list_audit(
+                db,
+                asking.caller,
+                tenant=tenant,
+                since=since,
+                before=int(cursor) if cursor is not None else None,
+                limit=limit,
+            )
+        following = str(found[-1].seq) if len(found) == limit else None
+        return AuditPage([audit_view(event) for event in found], following)

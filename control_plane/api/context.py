@@ -1,0 +1,118 @@
+"""What a handler gets: who asks, what to ask with, and under which idempotency key."""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeAlias, TypeVar, cast
+
+import msgspec
+from litestar import Request, Response
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency, Provide
+from litestar.params import HeaderParameter, SkipValidation
+
+from control_plane.api.correlation import request_id
+from control_plane.api.limits import Limits
+from control_plane.api.words import IDEMPOTENCY_KEY
+from control_plane.catalog.audit import Caller
+from control_plane.catalog.idempotency import Fingerprint, SavedAnswer
+from control_plane.catalog.pool import Connection
+from control_plane.domain.keys import Principal
+from control_plane.domain.operations import Operation
+from control_plane.services.changes import Changes
+from control_plane.services.ports import Ports
+from control_plane.services.requests import Effect, perform
+
+View = TypeVar("View", bound=msgspec.Struct)
+AnyConnection: TypeAlias = ASGIConnection[Any, Any, Any, Any]
+
+
+class Process(msgspec.Struct, frozen=True):
+    """What one API process has; it is ``app.state.process``."""
+
+    ports: Ports
+    changes: Changes
+    limits: Limits
+
+
+class Asking(msgspec.Struct, frozen=True):
+    """A request that only reads."""
+
+    ports: Ports
+    caller: Caller
+
+
+class Changing(msgspec.Struct, frozen=True):
+    """A request that changes something, at most once per ``Idempotency-Key``."""
+
+    ports: Ports
+    caller: Caller
+    fingerprint: Fingerprint | None
+
+    async def perform(self, effect: Callable[[Connection], Awaitable[Effect]]) -> SavedAnswer:
+        """Carry out ``effect`` in one transaction, or return the answer already given."""
+        return await perform(self.ports, self.fingerprint, effect)
+
+
+Reading: TypeAlias = NamedDependency[SkipValidation[Asking]]
+Writing: TypeAlias = NamedDependency[SkipValidation[Changing]]
+
+
+def process_of(connection: AnyConnection) -> Process:
+    return cast("Process", connection.app.state.process)
+
+
+def caller_of(connection: AnyConnection) -> Caller:
+    """The principal, the socket's address and the request id, as the audit log wants them."""
+    client = connection.client
+    return Caller(
+        principal=cast("Principal", connection.user),
+        address=client.host if client else None,
+        correlation_id=request_id(connection.scope),
+    )
+
+
+def provide_asking(request: Request[Any, Any, Any]) -> Asking:
+    return Asking(process_of(request).ports, caller_of(request))
+
+
+async def provide_changing(
+    request: Request[Any, Any, Any],
+    idempotency_key: Annotated[
+        str | None,
+        HeaderParameter(
+            name="Idempotency-Key",
+            pattern=IDEMPOTENCY_KEY,
+            description="A repeat with the same key and body gets the first answer again.",
+        ),
+    ] = None,
+) -> Changing:
+    caller = caller_of(request)
+    fingerprint = None
+    if idempotency_key is not None:
+        digest = hashlib.sha256()
+        for part in (request.method, request.url.path, request.url.query):
+            digest.update(part.encode() + b"\0")
+        digest.update(await request.body())
+        fingerprint = Fingerprint(caller.principal.key_id, idempotency_key, digest.digest())
+    return Changing(process_of(request).ports, caller, fingerprint)
+
+
+DEPENDENCIES = {
+    "asking": Provide(provide_asking, sync_to_thread=False),
+    "changing": Provide(provide_changing),
+}
+
+
+def effect(status: int, view: msgspec.Struct, operation: Operation | None = None) -> Effect:
+    """An effect whose answer is ``view``."""
+    return Effect(SavedAnswer(status, msgspec.to_builtins(view)), operation)
+
+
+def answer(saved: SavedAnswer) -> Response[Any]:
+    """The response of a first request and of its repeats alike."""
+    headers = {}
+    if saved.status == 202:  # noqa: PLR2004 - Accepted: the body is the operation
+        headers["Location"] = f"/v1/operations/{saved.body['id']}"
+    return Response(
+        saved.body or None, status_code=saved.status, headers=headers, media_type="application/json"
+    )

@@ -1,0 +1,175 @@
+"""The PgBouncer process of one agent: files written, read by it, and read back from it."""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from control_plane.adapters.scram import matches, verifier
+from control_plane.catalog.routes import WantedRoute
+from control_plane.config import PoolerSettings
+from control_plane.domain.errors import PoolerUnavailable
+from control_plane.router.pgbouncer_config import (
+    ACCESS_FILE,
+    AUTHORITIES_FILE,
+    CONSOLE_USER,
+    DATABASES_FILE,
+    MAIN_FILE,
+    USERS_FILE,
+    Entry,
+    parse_databases,
+    render_access,
+    render_databases,
+    render_main,
+    render_users,
+    served_digest,
+)
+from control_plane.router.pgbouncer_console import Console
+from control_plane.router.pgbouncer_files import PoolerFiles
+
+
+class Rendered(msgspec.Struct, frozen=True):
+    """A whole configuration: the text of every file, and what it must amount to."""
+
+    texts: dict[str, str]
+    entries: dict[str, Entry]
+    digest: str
+
+
+class LocalPooler:
+    """What the agent knows about its PgBouncer.
+
+    ``quiet_from`` is the moment, on the monotonic clock, from which another RELOAD is
+    reasonable: a RELOAD stops every client of the process, so at most a sixth of its time
+    goes into them.
+    """
+
+    def __init__(self, settings: PoolerSettings) -> None:
+        self._settings = settings
+        self.files = PoolerFiles(settings.directory)
+        self.console = Console(settings)
+        self.quiet_from = 0.0
+        self.reload_seconds = 0.0
+        self._console_verifier = self._own_verifier()
+        self._good: Rendered | None = None
+        self._session: int | None = None
+
+    def prepare(self) -> list[str]:
+        """Make the files with which PgBouncer can start; routes on disk stay; names written.
+
+        Raises:
+            PoolerUnavailable: a file cannot be written.
+        """
+        users = self.files.read(USERS_FILE) or ""
+        kept = [line for line in users.splitlines() if not line.startswith(f'"{CONSOLE_USER}" ')]
+        console = render_users([], self._console_verifier)
+        texts = {
+            MAIN_FILE: render_main(self._settings),
+            ACCESS_FILE: render_access(),
+            USERS_FILE: "\n".join([console.rstrip("\n"), *kept]) + "\n",
+        }
+        if self.files.read(DATABASES_FILE) is None:
+            texts[DATABASES_FILE] = render_databases([], self._settings.directory)
+        return self.files.write_all(texts)
+
+    def render(self, routes: Sequence[WantedRoute], authorities: Sequence[str]) -> Rendered:
+        """The configuration for these routes.
+
+        Raises:
+            Unrenderable: a route cannot be written.
+        """
+        directory = self._settings.directory
+        texts = {
+            MAIN_FILE: render_main(self._settings),
+            ACCESS_FILE: render_access(),
+            USERS_FILE: render_users(routes, self._console_verifier),
+            DATABASES_FILE: render_databases(routes, directory),
+        }
+        if authorities:
+            texts = {AUTHORITIES_FILE: "\n".join(sorted(authorities)) + "\n", **texts}
+        entries = parse_databases(texts[DATABASES_FILE])
+        return Rendered(texts=texts, entries=entries, digest=served_digest(routes))
+
+    def serves(self, wanted: Rendered) -> bool:
+        """Whether this very configuration was read back from the process that runs now."""
+        return self._good == wanted and self._session == self.console.session
+
+    async def serve(self, wanted: Rendered) -> None:
+        """Make PgBouncer serve this configuration, and make sure that it does.
+
+        RELOAD reports success on files it could not read, so what is served is read back;
+        where that is not what was written, the previous files are put back.
+
+        Raises:
+            PoolerUnavailable: it does not serve it; what it served before it still serves.
+        """
+        before = {name: self.files.read(name) for name in wanted.texts}
+        previous = self._good.texts if self._good else before
+        self._session = None
+        self.files.write_all(wanted.texts)
+        await self._reload()
+        wrong = await self.difference(wanted)
+        if wrong:
+            await self._put_back(previous)
+            raise PoolerUnavailable(
+                f"PgBouncer did not take the new configuration ({wrong}), so the previous one "
+                "goes on serving; its log says why"
+            )
+        self._good, self._session = wanted, self.console.session
+
+    async def difference(self, wanted: Rendered) -> str | None:
+        """How what PgBouncer serves differs from ``wanted``, if it does.
+
+        Raises:
+            PoolerUnavailable: PgBouncer does not answer.
+        """
+        found = {name: served.entry for name, served in (await self.console.databases()).items()}
+        if found == wanted.entries:
+            return None
+        wrong = sorted(
+            name
+            for name in found.keys() | wanted.entries.keys()
+            if found.get(name) != wanted.entries.get(name)
+        )
+        return f"{len(wrong)} entries differ, the first is {wrong[0]!r}"
+
+    async def drift(self) -> str | None:
+        """What somebody else changed since the last ``serve``, on disk or in the process.
+
+        Whatever is found will be undone: ``serves`` is False from then on.
+
+        Raises:
+            PoolerUnavailable: PgBouncer does not answer.
+        """
+        if self._good is None:
+            return None
+        names = self.files.differing(self._good.texts)
+        wrong = await self.difference(self._good)
+        if not names and not wrong:
+            return None
+        self._session = None
+        if names:
+            return f"{names[0]} was changed by somebody else and is written anew"
+        return f"PgBouncer served something else than its files ({wrong}) and reads them again"
+
+    async def _reload(self) -> None:
+        started = time.monotonic()
+        try:
+            await self.console.reload()
+        finally:
+            ended = time.monotonic()
+            self.reload_seconds = ended - started
+            self.quiet_from = ended + 5 * self.reload_seconds
+
+    async def _put_back(self, texts: Mapping[str, str | None]) -> None:
+        self.files.write_all({name: text for name, text in texts.items() if text is not None})
+        await self._reload()
+
+    def _own_verifier(self) -> str:
+        """The verifier on disk if it is of our password, so that a restart changes nothing."""
+        password = self._settings.console_password
+        for line in (self.files.read(USERS_FILE) or "").splitlines():
+            user, _, rest = line.partition('" "')
+            if user == f'"{CONSOLE_USER}' and matches(password, rest.removesuffix('"')):
+                return rest.removesuffix('"')
+        return verifier(password)

@@ -1,0 +1,76 @@
+"""Enrol: from a recorded server to one that takes tenants.
+
+Run again on a server in use, it brings the present template version there.
+"""
+
+from uuid import UUID
+
+from control_plane.adapters import tenant_roles, tenant_schema
+from control_plane.adapters.postgres_server import require_server
+from control_plane.catalog import operations, servers
+from control_plane.catalog.pool import Connection
+from control_plane.catalog.servers import Server
+from control_plane.domain.errors import WrongState
+from control_plane.domain.names import template_name
+from control_plane.domain.plans import PLANS
+from workers.engine.step import Done, Outcome, Skip, StepContext, Verb
+
+
+async def bootstrap_server(ctx: StepContext) -> Outcome:
+    """The roles that own databases exist, and strangers may not connect to anything."""
+    server = await _living_server(ctx)
+    async with ctx.admin(server) as connection:
+        await require_server(connection, server.system_identifier)
+        await tenant_roles.bootstrap_server(connection)
+    return Done()
+
+
+async def build_template(ctx: StepContext) -> Outcome:
+    """The closed template database of the present version exists and is recorded."""
+    server = await _living_server(ctx)
+    template = ctx.ports.template
+    name = template_name(template.fingerprint)
+    built = await tenant_schema.build_template(
+        ctx.address(server), name, ctx.ports.settings.template_dir, server.system_identifier
+    )
+    async with ctx.catalog_write() as db:
+        await servers.record_template(
+            db, server.id, fingerprint=template.fingerprint, revision=template.revision
+        )
+    return Done(f"{name} at {template.revision}" if built else f"{name} was there")
+
+
+async def activate_server(ctx: StepContext) -> Outcome:
+    """Placement may choose the server, unless somebody drained it meanwhile."""
+    server = await _living_server(ctx)
+    async with ctx.catalog_write() as db:
+        active = await servers.change_state(db, server.id, expected=("enrolling",), wanted="active")
+    return Done() if active else Skip("it is being drained")
+
+
+async def abandon(ctx: StepContext, db: Connection) -> None:
+    """A cancelled enrolment leaves no server; a failed one can be retried or removed."""
+    operation = await operations.get(db, ctx.operation.id)
+    server = await servers.get(db, _server_id(ctx))
+    if operation.state == "cancelled" and server.state == "enrolling":
+        await servers.remove(db, server)
+
+
+async def _living_server(ctx: StepContext) -> Server:
+    server = await ctx.server(_server_id(ctx))
+    if server.state == "removed":
+        raise WrongState(f"server {server.name} was removed meanwhile; add it again if it is meant")
+    return server
+
+
+def _server_id(ctx: StepContext) -> UUID:
+    if ctx.operation.server_id is None:
+        raise TypeError(f"{ctx.operation.kind} is no operation on a server")
+    return ctx.operation.server_id
+
+
+VERB = Verb(
+    plan=PLANS["enrol"],
+    steps=(bootstrap_server, build_template, activate_server),
+    abandon=abandon,
+)
