@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from deploy.local.keeper import log_since
 from deploy.local.layout import Layout
+from deploy.local.logs import log_since
 from deploy.local.options import StackOptions
 from deploy.local.stack import Stack
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import structlog
 from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import Scope
 
 from control_plane.api.context import AnyConnection, caller_of, process_of
+from control_plane.api.handlers import is_options, operation_of
 from control_plane.api.problems import rate_limited
 from control_plane.api.words import NAME_OR_ID
 from control_plane.catalog import keys as catalog_keys
@@ -56,7 +57,7 @@ def limit_rate(connection: AnyConnection, handler: BaseRouteHandler) -> None:
     Raises:
         Problem: 429 with ``Retry-After``.
     """
-    if _is_options(handler):
+    if is_options(handler):
         return
     limits = process_of(connection).limits
     key_id = connection.user.key_id
@@ -73,7 +74,7 @@ def check_permission(connection: AnyConnection, handler: BaseRouteHandler) -> No
     Raises:
         Denied: it does not.
     """
-    if _is_options(handler):
+    if is_options(handler):
         return
     operation = operation_of(handler)
     principal: Principal = connection.user
@@ -125,20 +126,10 @@ async def audit_refusal(error: Exception, scope: Scope) -> None:
         _log.warning("denial_not_audited", error=trouble.message)
 
 
-def operation_of(handler: object) -> str:
-    """The operationId of a handler, as in ``PERMISSIONS``."""
-    found = handler.operation_id if isinstance(handler, HTTPRouteHandler) else None
-    return found if isinstance(found, str) else ""
-
-
 def _is_refusal(error: Exception, principal: Principal) -> bool:
     if isinstance(error, Denied):
         return True
     return isinstance(error, NotFound) and principal.tenant_id is not None
-
-
-def _is_options(handler: BaseRouteHandler) -> bool:
-    return isinstance(handler, HTTPRouteHandler) and handler.http_methods == {"OPTIONS"}
 
 
 def _token(connection: AnyConnection) -> str:

@@ -19,6 +19,7 @@ from control_plane.services.audit import list_audit
 # A time without its zone would mean something else to everybody.
 Moment = Annotated[dt.datetime, Meta(tz=True)]
 
+
 class AuditView(msgspec.Struct, frozen=True):
     """Who did what to what, when, from where, and whether it was allowed."""
 
@@ -55,8 +56,6 @@ def audit_view(event: AuditEvent) -> AuditView:
         reason=event.reason,
         facts=event.facts,
     )
-
-
 
 
 class AuditController(Controller):

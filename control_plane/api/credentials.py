@@ -19,6 +19,8 @@ from control_plane.services.reveal import Revealed, reveal_dsn
 from control_plane.services.tenants import rotate_credentials
 
 _LONGEST_GRACE_SECONDS = 30 * 24 * 3600
+
+
 class DsnView(msgspec.Struct, frozen=True):
     """How an application connects. ``dsn`` is shown once: a repeated request has ``null``.
 

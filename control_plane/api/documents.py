@@ -1,5 +1,6 @@
 """The OpenAPI document: declared errors, exact schemas, and an offline page to read it."""
 
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -9,10 +10,20 @@ from litestar import Litestar, Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.openapi.plugins import OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme, Tag
+from litestar.openapi.spec import (
+    Components,
+    Operation,
+    Parameter,
+    Reference,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+    Tag,
+)
+from litestar.openapi.spec.enums import OpenAPIType
 from litestar.routes import HTTPRoute
-from litestar._openapi.plugin import OpenAPIPlugin
 
+from control_plane.api.handlers import is_options, operation_of
 from control_plane.api.problems import MEDIA_TYPE, ProblemDocument
 from control_plane.domain.keys import PERMISSIONS
 
@@ -86,7 +97,7 @@ def openapi_config() -> OpenAPIConfig:
     )
 
 
-def finish(app: Litestar, structs: list[type[msgspec.Struct]]) -> None:
+def finish(app: Litestar) -> None:
     """Make the document exact, and refuse operations that nobody decided about.
 
     The framework loses some constraints of our structs (closed objects, constraints of optional
@@ -96,22 +107,70 @@ def finish(app: Litestar, structs: list[type[msgspec.Struct]]) -> None:
         RuntimeError: an operation under /v1 has no row in ``PERMISSIONS``.
     """
     document = app.openapi_schema
-    _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    described = [handler for handler in _handlers(app) if handler.resolve_include_in_schema()]
+    _, schemas = msgspec.json.schema_components(
+        {struct for handler in described for struct in _structs(handler)},
+        ref_template="#/components/schemas/{name}",
+    )
     cast("dict[str, Any]", document.components.schemas).update(schemas)
-    for handler in _handlers(app):
-        if handler.operation_id not in PERMISSIONS:
-            raise RuntimeError(f"{handler} ({handler.operation_id}) is not in PERMISSIONS")
-    for path_item in (document.paths or {}).values():
-        for operation in (path_item.get, path_item.post, path_item.delete):
-            if operation is not None:
-                _tidy(operation)
+    operations = {
+        operation.operation_id: operation
+        for item in (document.paths or {}).values()
+        for operation in (item.get, item.post, item.delete)
+        if operation is not None
+    }
+    for handler in described:
+        operation = operations[operation_of(handler)]
+        handler.opt["query"] = _tidy_parameters(operation)
+        data = handler.parsed_fn_signature.parameters.get("data")
+        if isinstance(operation.request_body, RequestBody) and data and data.has_default:
+            operation.request_body.required = False
 
 
 def _handlers(app: Litestar) -> list[HTTPRouteHandler]:
-    return [
-        handler
-        for route in app.routes
-        if isinstance(route, HTTPRoute) and route.path.startswith("/v1/")
-        for handler in route.route_handlers
-        if handler.http_methods != {"OPTIONS"}
-    ]
+    """Every handler, once the /v1 ones are known to be in the table of permissions."""
+    found = []
+    for route in app.routes:
+        for handler in route.route_handlers if isinstance(route, HTTPRoute) else ():
+            ours = route.path.startswith("/v1/") and not is_options(handler)
+            if ours and operation_of(handler) not in PERMISSIONS:
+                raise RuntimeError(f"{route.path}: {handler} has no row in PERMISSIONS")
+            found.append(handler)
+    return found
+
+
+def _structs(handler: HTTPRouteHandler) -> Iterator[type[msgspec.Struct]]:
+    """The structs that an operation takes and answers with."""
+    signature = handler.parsed_fn_signature
+    fields = [signature.return_type, *signature.return_type.inner_types]
+    if data := signature.parameters.get("data"):
+        fields += [data, *data.inner_types]
+    annotations = [field.annotation for field in fields]
+    annotations += [spec.data_container for spec in (handler.responses or {}).values()]
+    for annotation in annotations:
+        if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+            yield annotation
+
+
+def _tidy_parameters(operation: Operation) -> frozenset[str]:
+    """The names of the query parameters.
+
+    A parameter may be left out but cannot be ``null``, which the framework adds for defaults.
+    """
+    names = set()
+    for parameter in operation.parameters or []:
+        if not isinstance(parameter, Parameter):
+            continue
+        if parameter.param_in == "query":
+            names.add(parameter.name)
+        schema = parameter.schema
+        if isinstance(schema, Schema) and schema.one_of:
+            kinds = [one for one in schema.one_of if not _is_null(one)]
+            if len(kinds) == 1 and isinstance(kinds[0], Schema):
+                kinds[0].pattern = kinds[0].pattern or schema.pattern
+                parameter.schema = kinds[0]
+    return frozenset(names)
+
+
+def _is_null(schema: Schema | Reference) -> bool:
+    return isinstance(schema, Schema) and schema.type == OpenAPIType.NULL

@@ -8,6 +8,7 @@ from control_plane.api.paging import LIMIT, Limit, NameCursor, cut
 from control_plane.domain.operations import Queue
 from control_plane.domain.plans import PLANS, Plan
 
+
 class PlanView(msgspec.Struct, frozen=True):
     """How one kind of work is done. Cancelling is refused from ``cancellable_until`` on."""
 
@@ -32,8 +33,6 @@ def plan_view(plan: Plan) -> PlanView:
         deadline_seconds=int(plan.deadline.total_seconds()),
         cancellable_until=plan.cancellable_until,
     )
-
-
 
 
 class PlanController(Controller):

@@ -12,6 +12,7 @@ from control_plane.catalog import poolers
 from control_plane.catalog.poolers import Pooler
 from control_plane.domain.names import show
 
+
 class PoolerView(msgspec.Struct, frozen=True):
     """One PgBouncer process; it is up to date when ``served_version`` is ``wanted_version``."""
 
@@ -50,8 +51,6 @@ def pooler_view(pooler: Pooler) -> PoolerView:
         problem=pooler.problem,
         last_seen_at=pooler.last_seen_at,
     )
-
-
 
 
 class PoolerController(Controller):

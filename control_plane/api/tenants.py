@@ -78,9 +78,7 @@ class TenantController(Controller):
         """Tenants, oldest first; deleted ones only with ``state=deleted``."""
         where = catalog_tenants.Filter(state=tenant_state, tier=tier, server=server)
         async with asking.ports.catalog.connection() as db:
-            found = await catalog_tenants.page(
-                db, after=position(cursor), limit=limit, where=where
-            )
+            found = await catalog_tenants.page(db, after=position(cursor), limit=limit, where=where)
         return TenantPage(
             [tenant_view(tenant) for tenant in found], next_cursor(found, limit, lambda t: t.id)
         )

@@ -63,8 +63,9 @@ async def register(db: Connection, wanted: Registration) -> UUID:
     """Make the pooler known, or take it over after a restart; its id is returned."""
     pooler_id: UUID = await db.fetchval(
         """INSERT INTO poolers (id, name, cell_id, host, port) VALUES ($1, $2, $3, $4, $5)
-           ON CONFLICT (name) DO UPDATE SET host = excluded.host, port = excluded.port,
-               served_version = -1, problem = NULL, last_seen_at = clock_timestamp()
+           ON CONFLICT (name) DO UPDATE SET cell_id = excluded.cell_id, host = excluded.host,
+               port = excluded.port, served_version = -1, problem = NULL,
+               last_seen_at = clock_timestamp()
            RETURNING id""",
         wanted.id,
         wanted.name,
@@ -89,6 +90,11 @@ async def beat(db: Connection, heartbeat: Heartbeat) -> None:
         heartbeat.served_digest,
         heartbeat.problem,
     )
+
+
+async def lost(db: Connection, pooler_id: UUID, problem: str) -> None:
+    """Say why a pooler does not serve, without a sign of life from it: soon it counts as dead."""
+    await db.execute("UPDATE poolers SET problem = $2 WHERE id = $1", pooler_id, problem)
 
 
 async def every(db: Connection, cell_id: UUID | None = None) -> list[Pooler]:

@@ -224,7 +224,9 @@ async def end_pause(db: Connection, tenant_id: UUID, *, operation_id: UUID) -> b
     return True
 
 
-async def ack_pause(db: Connection, route: WantedRoute, pooler_id: UUID) -> None:
+async def ack_pause(
+    db: Connection, tenant_id: UUID, pooler_id: UUID, *, operation_id: UUID, epoch: int
+) -> None:
     """Record that this pooler holds every client of the tenant, for this very pause."""
     await db.execute(
         """INSERT INTO pause_acks (tenant_id, pooler_id, operation_id, epoch)
@@ -233,10 +235,10 @@ async def ack_pause(db: Connection, route: WantedRoute, pooler_id: UUID) -> None
            ON CONFLICT (tenant_id, pooler_id) DO UPDATE
                SET operation_id = excluded.operation_id, epoch = excluded.epoch,
                    at = clock_timestamp()""",
-        route.tenant_id,
+        tenant_id,
         pooler_id,
-        route.paused_by,
-        route.pause_epoch,
+        operation_id,
+        epoch,
     )
 
 
@@ -251,9 +253,12 @@ async def stale_pauses(db: Connection) -> list[tuple[UUID, UUID]]:
     return [(row["tenant_id"], row["paused_by"]) for row in rows]
 
 
+# A pooler that verifies certificates needs the name they were made for; a name that leads
+# elsewhere then fails there. Without verification only the address enrolled is trusted (S-28).
 _WANTED = """
-    SELECT r.tenant_id, r.alias, r.state = 'published' AS published, s.hostaddr AS host, s.port,
-           s.tls, d.name AS database, r.pool_size, r.session_pool_size, r.version,
+    SELECT r.tenant_id, r.alias, r.state = 'published' AS published,
+           CASE WHEN s.tls = 'verify-full' THEN s.host ELSE s.hostaddr END AS host, s.port, s.tls,
+           d.name AS database, r.pool_size, r.session_pool_size, r.version,
            coalesce((SELECT jsonb_object_agg(c.slot, c.verifier)
                      FROM credentials c WHERE c.role_set_id = r.tenant_id
                        AND c.state <> 'revoked'), '{}') AS logins,
@@ -281,6 +286,18 @@ def _wanted_route(values: dict[str, Any]) -> WantedRoute:
     roles = RoleSet(values["tenant_id"])
     values["logins"] = {roles.login(slot): verifier for slot, verifier in values["logins"].items()}
     return WantedRoute(**values)
+
+
+async def authorities(db: Connection, cell_id: UUID) -> list[str]:
+    """PEM certificates of the authorities that sign for the servers of this cell's routes."""
+    rows = await db.fetch(
+        """SELECT DISTINCT s.ca_pem FROM routes r
+           JOIN databases d ON d.id = r.database_id JOIN servers s ON s.id = d.server_id
+           WHERE r.cell_id = $1 AND r.state = 'published' AND s.tls = 'verify-full'
+           ORDER BY s.ca_pem""",
+        cell_id,
+    )
+    return [row["ca_pem"].strip() for row in rows]
 
 
 async def cell_version(db: Connection, cell_id: UUID) -> int:

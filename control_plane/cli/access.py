@@ -95,23 +95,28 @@ def psql(
 
     The password goes to psql in its environment, never on its command line.
     """
-    place = _pooler(session, pooler) if pooler else {}
-    revealed = _reveal(session, slug, pool, reason) | place
+    revealed = _reveal(session, slug, pool, reason)
+    if pooler is not None:
+        revealed |= _pooler(revealed, pooler)
     _become_psql(_libpq(revealed), psql_arguments)
 
 
 def _reveal(session: Session, slug: str, pool: str, reason: str | None) -> Json:
+    """The DSN. A secret is sent once: when its answer was lost on the way, it is asked for anew."""
     body = {"pool": pool} | ({"reason": reason} if reason else {})
-    return session.api.change("POST", path("tenants", slug, "dsn"), body)
+    revealed = session.api.change("POST", path("tenants", slug, "dsn"), body)
+    if revealed["dsn"] is None:
+        revealed = session.api.change("POST", path("tenants", slug, "dsn"), body)
+    return revealed
 
 
-def _pooler(session: Session, name: str) -> Json:
-    """Host and port of the pooler with this name.
+def _pooler(revealed: Json, name: str) -> Json:
+    """Host and port of the tenant's pooler with this name.
 
     Raises:
         Problem: there is none; the message names those there are.
     """
-    known = {item["name"]: item for item in session.api.items("/v1/poolers")}
+    known = {item["name"]: item for item in revealed["poolers"]}
     if name not in known:
         names = ", ".join(sorted(known)) or "none"
         raise problem(

@@ -12,9 +12,11 @@ def print_rehearsal(session: Session, answer: Json) -> None:
     if session.json:
         print_json(answer)
         return
-    print_line(f"{answer['kind']} would run these steps; nothing was changed:")
+    subject = answer.get("tenant") or ""
+    print_line(f"{answer['kind']} {subject} would run these steps; nothing was changed:")
     for number, step in enumerate(answer["steps"], start=1):
         click.echo(f"  {number:>2}  {one_line(step)}")
     placement = answer.get("placement")
     if placement:
         print_line(f"placement: {placement['reason']}")
+        print_line(f"database: {'taken from the pool' if placement['claimed'] else 'a new one'}")

@@ -44,6 +44,11 @@ class PauseOrder(msgspec.Struct, frozen=True):
     def names(self) -> tuple[str, str]:
         return self.alias, self.alias + SESSION_SUFFIX
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a log line says of it."""
+        return {"alias": self.alias, "operation": str(self.operation_id)}
+
     def same(self, other: "PauseOrder | None") -> bool:
         """Whether both are the same operation's same pause."""
         return other is not None and (self.tenant_id, self.operation_id, self.epoch) == (
@@ -107,7 +112,7 @@ class Pauses:
     def adopt(self) -> None:
         """Watch over what an agent before this one left paused, until the catalog answers."""
         for claim in self._ledger.left_behind():
-            log.info("pause_adopted", alias=claim.order.alias, operation=claim.order.operation_id)
+            log.info("pause_adopted", **claim.order.facts)
             self._start(claim.order, adopted=claim.ours)
 
     def follow(self, orders: Mapping[UUID, PauseOrder]) -> None:
@@ -121,7 +126,8 @@ class Pauses:
                     del self._holds[tenant_id]
         for tenant_id, order in orders.items():
             hold_now = self._holds.get(tenant_id)
-            if hold_now is None or not hold_now.order.same(order):
+            known = hold_now is not None and hold_now.order.same(order)
+            if not known and order.deadline > time.monotonic():
                 self._start(order)
 
     async def after_restart(self) -> None:
@@ -160,7 +166,7 @@ class Pauses:
 class _Hold:
     """One pause from PAUSE to RESUME."""
 
-    def __init__(  # noqa: PLR0913 - private, and made in one place
+    def __init__(
         self,
         order: PauseOrder,
         console: Console,
@@ -209,9 +215,9 @@ class _Hold:
             task.cancel()
         await asyncio.wait({work, ended})
         if not work.cancelled() and work.exception() is not None:
-            log.error("pause_failed", alias=self.order.alias, exc_info=work.exception())
+            log.error("pause_failed", **self.order.facts, exc_info=work.exception())
         elif not self._ended.is_set():
-            log.warning("pause_ran_out", alias=self.order.alias)
+            log.warning("pause_ran_out", **self.order.facts)
         await self._release()
 
     async def _keep(self) -> None:
@@ -232,7 +238,7 @@ class _Hold:
                         group.create_task(self._pause(name))
                 served = await self._console.databases()
             except* PoolerUnavailable as group_error:
-                log.warning("pause_waits", alias=self.order.alias, problem=str(group_error))
+                log.warning("pause_waits", **self.order.facts, problem=str(group_error))
             else:
                 if all(name in served and served[name].paused for name in self.order.names):
                     return
@@ -263,7 +269,7 @@ class _Hold:
             except CatalogUnavailable:
                 await rest(_RETRY_SECONDS)
             else:
-                log.info("paused", alias=self.order.alias, operation=self.order.operation_id)
+                log.info("paused", **self.order.facts)
                 return
 
     async def _release(self) -> None:
@@ -273,8 +279,8 @@ class _Hold:
                     await self._console.resume(name)
                 self._ledger.drop(self.order)
             except PoolerUnavailable as error:
-                log.warning("resume_waits", alias=self.order.alias, problem=error.message)
+                log.warning("resume_waits", **self.order.facts, problem=error.message)
                 await rest(_RETRY_SECONDS)
             else:
-                log.info("resumed", alias=self.order.alias, operation=self.order.operation_id)
+                log.info("resumed", entries=sorted(self._ours), **self.order.facts)
                 return

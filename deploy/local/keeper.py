@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
+from deploy.local.logs import log_since, open_log
 from deploy.local.ports import is_free
 from deploy.local.problem import StackError, one_line
 from deploy.local.spawn import Program, exit_code, kill_group, last_words, spawn
 
 State = Literal["new", "starting", "running", "waiting", "halted"]
 READY_POLL_SECONDS = 0.04
-LARGEST_LOG = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Keeper:
         self._set("running")
 
     def _spawn(self) -> Launch:
-        with _open_log(self.log) as log:
+        with open_log(self.log) as log:
             offset = os.fstat(log.fileno()).st_size
             self._process = spawn(self.service.program, log, subprocess.STDOUT)
         self.started_at = datetime.now(UTC)
@@ -214,20 +214,6 @@ class Keeper:
         else:
             self._running.clear()
         self._changed()
-
-
-def log_since(log: Path, offset: int) -> str:
-    """The text written to ``log`` after the first ``offset`` bytes."""
-    with log.open("rb") as file:
-        file.seek(offset)
-        return file.read().decode(errors="replace")
-
-
-def _open_log(path: Path) -> BinaryIO:
-    if path.exists() and path.stat().st_size > LARGEST_LOG:
-        path.replace(path.with_suffix(".log.1"))
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    return os.fdopen(descriptor, "ab")
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

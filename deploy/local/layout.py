@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from deploy.local.account import Account, can_enter, give
 from deploy.local.problem import StackError, disk_full
 
+PLAIN_PATH = re.compile(r"/[A-Za-z0-9_./+=@-]*", re.ASCII)
 MARKER = ".tenantry-home"
 LONGEST_SOCKET_DIRECTORY = 70  # sun_path holds 107 bytes, and .s.PGSQL.65535.lock is 19 of them
 
@@ -101,8 +103,14 @@ class Layout:
         """Make the state directory and mark it as Tenantry's.
 
         Raises:
-            StackError: it holds files that are not Tenantry's, or ``account`` cannot reach it.
+            StackError: it holds files that are not Tenantry's, ``account`` cannot reach it, or
+                its name cannot be written into a configuration file.
         """
+        if PLAIN_PATH.fullmatch(str(self.home)) is None:
+            raise StackError(
+                f"TENANTRY_HOME={str(self.home)!r} holds characters that PgBouncer's files cannot; "
+                "use letters, digits and _ . / + = @ -"
+            )
         if account is not None:
             self._require_reachable(account)
         marker = self.home / MARKER

@@ -5,7 +5,8 @@ import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from deploy.local.keeper import Launch, log_since
+from deploy.local.keeper import Launch
+from deploy.local.logs import log_since
 from deploy.local.ports import LOOPBACK
 
 Probe = Callable[[Launch], Awaitable[bool]]

@@ -15,6 +15,7 @@ from control_plane.config import REPOSITORY
 from deploy.local import leftovers, lock
 from deploy.local.account import service_account
 from deploy.local.layout import Layout
+from deploy.local.logs import open_log
 from deploy.local.options import StackOptions, encode
 from deploy.local.problem import StackError
 from deploy.local.protocol import Report, Request, outcome
@@ -156,8 +157,7 @@ class Stack:
     def _spawn(self, descriptor: int) -> subprocess.Popen[bytes]:
         self.layout.claim(service_account())
         self.layout.logs.mkdir(mode=0o700, exist_ok=True)
-        path = self.layout.log("supervisor")
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
+        with open_log(self.layout.log("supervisor")) as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "deploy.local.supervisor", str(descriptor)],
                 cwd=REPOSITORY,

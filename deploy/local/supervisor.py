@@ -21,6 +21,7 @@ from deploy.local.blueprint import Blueprint
 from deploy.local.facts import Facts, describe, publish
 from deploy.local.keeper import Keeper, Service
 from deploy.local.layout import Layout
+from deploy.local.logs import keep_trimmed
 from deploy.local.options import StackOptions, decode
 from deploy.local.problem import StackError, one_line
 from deploy.local.protocol import Line, Request, send
@@ -51,12 +52,14 @@ class Supervisor:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop.set)
         watching = asyncio.create_task(self._watch_owner(reader))
+        trimming = asyncio.create_task(keep_trimmed(self._layout.logs))
         server = await asyncio.start_unix_server(self._serve, self._layout.control)
         self._layout.control.chmod(0o600)
         try:
             return await self._live(owner)
         finally:
             watching.cancel()
+            trimming.cancel()
             server.close()
             self._layout.control.unlink(missing_ok=True)
 

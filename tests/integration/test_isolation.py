@@ -50,6 +50,7 @@ async def attempt(dsn: dict[str, Any], host: str, port: int, database: str) -> t
         return "out", error.sqlstate or ""
     try:
         row = await connection.fetchrow(WHO)
+        assert row is not None
         return "in", row["tenant_id"]
     finally:
         await connection.close()

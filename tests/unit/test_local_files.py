@@ -7,6 +7,7 @@ import pytest
 from deploy.local.account import service_account
 from deploy.local.files import secret_once, write_whole
 from deploy.local.layout import LONGEST_SOCKET_DIRECTORY, MARKER, Layout, forget
+from deploy.local.logs import log_since, open_log, trim
 from deploy.local.problem import StackError, one_line
 
 
@@ -46,6 +47,12 @@ def test_a_directory_with_somebody_elses_files_is_refused_untouched(tmp_path: Pa
     with pytest.raises(StackError, match="TENANTRY_HOME"):
         Layout(tmp_path).prepare(None, 0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_home_that_no_configuration_file_could_name_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="use letters, digits"):
+        Layout(tmp_path / "my stacks").claim(None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_a_marked_directory_is_forgotten(tmp_path: Path) -> None:
@@ -92,3 +99,20 @@ def test_every_problem_becomes_one_line() -> None:
     group = ExceptionGroup("all", [StackError("first\nproblem"), ValueError("second")])
     assert one_line(group) == "first problem"
     assert one_line(ValueError("odd\nthing")) == "ValueError: odd thing"
+
+
+def test_an_overgrown_log_is_kept_once_and_its_writer_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "api.log"
+    with open_log(log) as writer:
+        writer.write(b"old " * 100)
+        writer.flush()
+        trim(log, 1000)
+        assert log.stat().st_size == 400
+        trim(log, 399)
+        writer.write(b"new")
+        writer.flush()
+    assert log.read_text() == "new"
+    assert (tmp_path / "api.log.1").read_text() == "old " * 100
+    assert {_mode(path) for path in tmp_path.iterdir()} == {0o600}
+    assert log_since(log, 1) == "ew"
+    assert log_since(log, 100) == ""

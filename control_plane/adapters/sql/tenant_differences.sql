@@ -13,11 +13,12 @@ WITH here AS (
      WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
 ), objects AS (
     SELECT format('%s.%s', n.nspname, c.relname) AS object, c.relowner AS owner,
-           coalesce(c.relacl, '{}') AS acl, c.oid AS id, 'pg_class'::regclass AS class
+           coalesce(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END,
+                                         c.relowner)) AS acl, c.oid AS id, 'pg_class'::regclass AS class
       FROM pg_class c JOIN spaces n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
     UNION ALL
-    SELECT format('schema %s', nspname), nspowner, coalesce(nspacl, '{}'), oid,
+    SELECT format('schema %s', nspname), nspowner, coalesce(nspacl, acldefault('n', nspowner)), oid,
            'pg_namespace'::regclass
       FROM spaces
     UNION ALL

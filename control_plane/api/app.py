@@ -1,0 +1,143 @@
+"""The HTTP API: ``uvicorn control_plane.api.app:create_app --factory --no-proxy-headers``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.logging.config import StructLoggingConfig
+from litestar.middleware.logging import LoggingMiddlewareConfig
+from litestar.plugins.prometheus import PrometheusConfig, PrometheusController
+from litestar.plugins.structlog import StructlogConfig, StructlogPlugin
+from litestar.static_files import create_static_files_router
+
+from control_plane.api import documents, problems
+from control_plane.api.access import (
+    KeyAuthentication,
+    audit_refusal,
+    check_names,
+    check_permission,
+    limit_rate,
+)
+from control_plane.api.audit import AuditController
+from control_plane.api.check import CheckController
+from control_plane.api.context import DEPENDENCIES, Process
+from control_plane.api.correlation import BindRequestId, add_request_id
+from control_plane.api.credentials import CredentialController
+from control_plane.api.health import HealthController
+from control_plane.api.keys import KeyController
+from control_plane.api.limits import make_limits
+from control_plane.api.operations import OperationController
+from control_plane.api.plans import PlanController
+from control_plane.api.poolers import PoolerController
+from control_plane.api.servers import ServerController
+from control_plane.api.tenants import TenantController
+from control_plane.bootstrap import make_ports
+from control_plane.config import Settings, SettingsError
+from control_plane.domain.errors import KeyUnavailable
+from control_plane.services.changes import Changes
+from control_plane.services.ports import Ports
+
+_BODY_BYTES = 64 * 1024
+_POOL_SIZE = 16
+
+
+def create_app() -> Litestar:
+    """The application of this process's environment; one line and exit 1 when that is wrong."""
+    try:
+        return build_app(make_ports(Settings.from_environment()))
+    except (SettingsError, KeyUnavailable) as error:
+        raise SystemExit(f"api: {error}") from error
+
+
+def build_app(ports: Ports) -> Litestar:
+    """The application on these ports; its lifespan opens and closes the catalog.
+
+    Raises:
+        RuntimeError: an operation has no row in ``PERMISSIONS``.
+    """
+    app = Litestar(
+        route_handlers=[_v1(), HealthController, _metrics(), _assets()],
+        middleware=[
+            BindRequestId(),
+            PrometheusConfig(app_name="tenantry", prefix="tenantry", group_path=True).middleware,
+        ],
+        plugins=[_logging(), problems.plugin()],
+        before_send=[add_request_id],
+        after_exception=[audit_refusal],
+        lifespan=[_lifespan(ports)],
+        openapi_config=documents.openapi_config(),
+        request_max_body_size=_BODY_BYTES,
+        debug=False,
+    )
+    documents.finish(app)
+    return app
+
+
+def _v1() -> Router:
+    return Router(
+        "/v1",
+        route_handlers=[
+            TenantController,
+            CredentialController,
+            OperationController,
+            PlanController,
+            ServerController,
+            PoolerController,
+            AuditController,
+            KeyController,
+            CheckController,
+        ],
+        middleware=[KeyAuthentication],
+        guards=[limit_rate, check_permission, check_names],
+        dependencies=DEPENDENCIES,
+    )
+
+
+def _metrics() -> type[PrometheusController]:
+    class Metrics(PrometheusController):
+        include_in_schema = False
+        openmetrics_format = True
+
+    return Metrics
+
+
+def _assets() -> Router:
+    return create_static_files_router(
+        documents.ASSETS, directories=[documents.STATIC], include_in_schema=False
+    )
+
+
+def _logging() -> StructlogPlugin:
+    """One JSON line per request: id, method, path and status; no body, no header (S-22)."""
+    return StructlogPlugin(
+        StructlogConfig(
+            structlog_logging_config=StructLoggingConfig(
+                log_exceptions="never", pretty_print_tty=False
+            ),
+            middleware_logging_config=LoggingMiddlewareConfig(
+                request_log_fields=(),
+                response_log_fields=("status_code",),
+                response_log_message="answered",
+                exclude=["^/health", "^/metrics", "^/assets"],
+                exclude_opt_key="quiet",
+            ),
+        )
+    )
+
+
+def _lifespan(ports: Ports) -> Any:  # noqa: ANN401 - a lifespan manager, typed by its use
+    @asynccontextmanager
+    async def manage(app: Litestar) -> AsyncIterator[None]:
+        await ports.catalog.open(max_size=_POOL_SIZE)
+        changes = Changes(ports.catalog)
+        app.state.process = Process(
+            ports, changes, make_limits(ports.settings.rate_limit_per_minute)
+        )
+        try:
+            async with changes.running():
+                yield
+        finally:
+            await ports.catalog.close()
+
+    return manage

@@ -1,0 +1,370 @@
+import datetime as dt
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from control_plane.cli.durations import brief, exact, seconds_of
+from control_plane.cli.problems import one_line
+from tests.unit.cli.canned_api import (
+    NOW,
+    TOKEN,
+    Answer,
+    CannedApi,
+    done,
+    operation,
+    page,
+    step,
+    tenant,
+)
+from tests.unit.cli.conftest import Run
+
+
+def ago(**distance: float) -> str:
+    return (dt.datetime.now(dt.UTC) - dt.timedelta(**distance)).isoformat()
+
+
+def test_a_table_has_a_heading_and_a_row_for_each_item(run: Run, canned: CannedApi) -> None:
+    busy = {"id": "op_2", "kind": "rotate"}
+    canned.on(
+        "GET",
+        "/v1/tenants",
+        page(
+            tenant("acme", created_at=ago(minutes=3.1)),
+            tenant("beta", operation=busy, region="eu", created_at=ago(days=2.1)),
+        ),
+    )
+
+    lines = [line.split() for line in run("tenants", "list").stdout.splitlines()]
+
+    assert lines == [
+        ["SLUG", "NAME", "TIER", "STATE", "SERVER", "REGION", "CREATED"],
+        ["acme", "Acme", "standard", "active", "pg-a", "-", "3", "min", "ago"],
+        ["beta", "Beta", "standard", "active", "·", "rotate", "pg-a", "eu", "2", "d", "ago"],
+    ]
+
+
+def test_a_pipe_gets_whole_plain_lines(
+    run: Run, canned: CannedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    name = "Acme Clinic of the Long Name " * 8
+    canned.on("GET", "/v1/tenants", page(tenant("acme", name=name)))
+
+    shown = run("tenants", "list").stdout
+
+    assert name.strip() in shown
+    assert "\x1b" not in shown
+    assert all(line == line.rstrip() for line in shown.splitlines())
+
+
+def test_an_empty_list_says_so_beside_stdout(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/tenants", page())
+
+    plain, as_json = run("tenants", "list"), run("tenants", "list", "--json")
+
+    assert (plain.code, plain.stdout) == (0, "")
+    assert "tenantry tenants create" in plain.stderr
+    assert as_json.json == []
+
+
+def test_utc_prints_the_time_itself(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/tenants", page(tenant("acme", created_at="2026-01-31T09:00:00+01:00")))
+
+    assert "2026-01-31 08:00:00Z" in run("tenants", "list", "--utc").stdout
+    assert "2026-01-31 08:00:00Z" in run("--utc", "tenants", "list").stdout
+
+
+def test_show_leaves_out_what_is_empty(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/tenants/acme", tenant("acme", labels={"team": "north"}))
+
+    facts = dict(
+        line.split(maxsplit=1) for line in run("tenants", "show", "acme").stdout.splitlines()
+    )
+
+    assert facts["labels"] == "team=north"
+    assert facts["placement"].startswith("pg-a: least loaded")
+    assert "region" not in facts
+
+
+def test_an_operation_is_shown_with_its_steps(run: Run, canned: CannedApi) -> None:
+    error = {"code": "disk_full", "message": "no space left"}
+    canned.on(
+        "GET",
+        "/v1/operations/op_1",
+        operation(
+            "failed",
+            done("create_roles", 12, "claimed"),
+            step("create_database", "failed", error=error),
+            step("activate"),
+            error=error,
+        ),
+    )
+
+    shown = run("operations", "show", "op_1").stdout
+
+    assert "no space left (disk_full)" in shown
+    assert "✓ create_roles           12 ms  claimed" in shown
+    assert "✗ create_database" in shown
+    assert "    activate" in shown
+
+
+def test_a_live_operation_tells_how_far_it_is(run: Run, canned: CannedApi) -> None:
+    live = operation("running", progress={"done": 3, "total": 7, "detail": "publish_route"})
+    canned.on("GET", "/v1/operations", page(live, operation("succeeded")))
+
+    first, second = run("operations", "list").stdout.splitlines()[1:]
+
+    assert "running 3/7 publish_route" in first
+    assert "succeeded" in second
+    assert "412 ms" in second
+
+
+def server(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"sv_{name}",
+        "name": name,
+        "host": "127.0.0.1",
+        "port": 5432,
+        "state": "active",
+        "reachable": True,
+        "problem": None,
+        "placed": 3,
+        "capacity": 500,
+        "tier": None,
+        "region": None,
+        "version": "15.13",
+        "tls": "disable",
+        "labels": {},
+        "checked_at": NOW,
+        "created_at": NOW,
+        "preflight": [],
+        **more,
+    }
+
+
+def test_a_server_tells_its_health_and_load(run: Run, canned: CannedApi) -> None:
+    lost = server("pg-b", reachable=False, problem="connection refused")
+    canned.on("GET", "/v1/servers", page(server("pg-a"), lost))
+
+    first, second = run("servers", "list").stdout.splitlines()[1:]
+
+    assert "3/500" in first
+    assert " ok " in first
+    assert "unreachable connection refused" in second
+
+
+def test_a_server_shows_only_the_answers_that_need_attention(run: Run, canned: CannedApi) -> None:
+    answers = [
+        {"name": "version", "level": "ok", "found": "15.13", "wanted": ">= 15", "remedy": None},
+        {
+            "name": "autovacuum_naptime",
+            "level": "advice",
+            "found": "60",
+            "wanted": "600",
+            "remedy": "ALTER SYSTEM SET autovacuum_naptime = '10min'",
+        },
+    ]
+    canned.on("GET", "/v1/servers/pg-a", server("pg-a", preflight=answers))
+
+    shown = run("servers", "show", "pg-a").stdout
+
+    assert "advice: autovacuum_naptime is 60" in shown
+    assert "  ALTER SYSTEM SET autovacuum_naptime = '10min'" in shown
+    assert "15.13, wanted" not in shown
+
+
+def test_draining_is_confirmed(run: Run, canned: CannedApi) -> None:
+    canned.on("POST", "/v1/servers/pg-a/drain", server("pg-a", state="draining"))
+    canned.on("DELETE", "/v1/servers/pg-a/drain", server("pg-a"))
+    canned.on("DELETE", "/v1/servers/pg-a", Answer(status=204))
+
+    assert run("servers", "drain", "pg-a").stdout == "pg-a is draining\n"
+    assert run("servers", "undrain", "pg-a").stdout == "pg-a takes tenants again\n"
+    assert run("servers", "remove", "pg-a").stdout == "pg-a is removed\n"
+    assert run("servers", "drain", "pg-a", "--json").json["state"] == "draining"
+
+
+def pooler(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "cell": "cell-1",
+        "host": "127.0.0.1",
+        "port": 6432,
+        "version": "1.18.0",
+        "alive": True,
+        "problem": None,
+        "served_version": 4,
+        "wanted_version": 4,
+        "served_entries": 6,
+        "last_seen_at": NOW,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("facts", "health"),
+    [
+        ({}, "ok"),
+        ({"served_version": 3}, "behind"),
+        ({"problem": "reload refused"}, "failed reload refused"),
+        ({"alive": False, "problem": "reload refused"}, "down"),
+    ],
+)
+def test_a_pooler_tells_its_health(
+    run: Run, canned: CannedApi, facts: dict[str, Any], health: str
+) -> None:
+    canned.on("GET", "/v1/poolers", page(pooler("p1", **facts)))
+
+    assert f"p1    {health}  " in run("poolers", "list").stdout
+
+
+def key(**more: Any) -> dict[str, Any]:
+    return {
+        "id": "ky_1",
+        "name": "night",
+        "roles": ["auditor"],
+        "tenant": None,
+        "created_at": NOW,
+        "expires_at": "2999-01-01T00:00:00Z",
+        "revoked_at": None,
+        "last_used_at": None,
+        "expired": False,
+        **more,
+    }
+
+
+def test_a_new_key_is_all_there_is_on_stdout(run: Run, canned: CannedApi) -> None:
+    canned.on("POST", "/v1/keys", Answer(201, key(token="tnk_new")))
+
+    result = run("keys", "create", "--role", "auditor", "--name", "night")
+
+    assert result.stdout == "tnk_new\n"
+    assert "it is not shown again" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("facts", "state"),
+    [
+        ({}, "active"),
+        ({"expired": True}, "expired"),
+        ({"expired": True, "revoked_at": NOW}, "revoked"),
+    ],
+)
+def test_a_key_tells_whether_it_works(
+    run: Run, canned: CannedApi, facts: dict[str, Any], state: str
+) -> None:
+    canned.on("GET", "/v1/keys", page(key(**facts)))
+
+    assert state in run("keys", "list").stdout.splitlines()[1]
+
+
+def test_the_audit_log_tells_who_what_and_why(run: Run, canned: CannedApi) -> None:
+    event = {
+        "seq": 7,
+        "at": ago(seconds=5.2),
+        "actor": "on-call",
+        "action": "dsn.reveal",
+        "outcome": "denied",
+        "subject": "acme",
+        "address": "10.0.0.7",
+        "reason": "ticket 42",
+        "facts": {"pool": "session"},
+    }
+    canned.on("GET", "/v1/audit", page(event))
+
+    line = run("audit").stdout.splitlines()[1]
+
+    assert line.split() == [
+        *("5", "s", "ago", "on-call", "dsn.reveal", "denied", "acme", "10.0.0.7"),
+        *("ticket", "42", "pool=session"),
+    ]
+
+
+def test_plans_list_their_steps(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/plans", page({"kind": "enrol", "steps": ["bootstrap", "activate"]}))
+
+    assert "enrol  bootstrap · activate" in run("plans").stdout
+
+
+def test_names_stay_readable_in_json(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/tenants", page(tenant("acme", name="Clínica Ñandú")))
+
+    shown = run("tenants", "list", "--json").stdout
+
+    assert "Clínica Ñandú" in shown
+    assert json.loads(shown)[0]["name"] == "Clínica Ñandú"
+
+
+@pytest.mark.parametrize("columns", [20, 40, 200])
+def test_a_terminal_of_any_width_shows_every_slug(
+    canned: CannedApi, tmp_path: Path, columns: int
+) -> None:
+    slug = "clinic-with-a-rather-long-slug"
+    canned.on("GET", "/v1/tenants", page(tenant(slug)))
+    ours, theirs = pty.openpty()
+    kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME"}}
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("tenantry")), "tenants", "list"],
+        stdout=theirs,
+        env={
+            **kept,
+            "TENANTRY_URL": canned.url,
+            "TENANTRY_TOKEN": TOKEN,
+            "TENANTRY_HOME": str(tmp_path),
+            "COLUMNS": str(columns),
+            "TERM": "dumb",
+            "PYTHONUTF8": "1",
+        },
+    )
+    assert process.wait(timeout=10) == 0
+    os.close(theirs)
+    lines = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+
+    assert all(len(line) <= columns for line in lines)
+    assert slug in "".join(line[: line.find("  ")].strip() for line in lines[1:] if line)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("15m", 900), ("15min", 900), ("1.5h", 5400), ("2d", 172800)],
+)
+def test_durations_are_read_as_people_write_them(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1h", "1w", "h", "1h30", "1,5h", "٣h"])
+def test_other_words_are_no_durations(text: str) -> None:
+    assert seconds_of(text) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "precise", "rough"),
+    [
+        (0.0, "0 ms", "0 s"),
+        (0.0124, "12 ms", "0 s"),
+        (0.9996, "1.00 s", "0 s"),
+        (59.996, "1 min 00 s", "59 s"),
+        (123.4, "2 min 03 s", "2 min"),
+        (3720, "1 h 02 min", "1 h"),
+        (200000, "55 h 33 min", "2 d"),
+    ],
+)
+def test_durations_are_written_for_people(seconds: float, precise: str, rough: str) -> None:
+    assert (exact(seconds), brief(seconds)) == (precise, rough)
+
+
+@given(st.text())
+def test_one_line_is_one_printable_line(text: str) -> None:
+    shown = one_line(text)
+
+    assert len(shown.splitlines()) <= 1
+    assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in shown)
