@@ -20,7 +20,10 @@ DryRun: TypeAlias = Annotated[
     bool, QueryParameter(description="Answer with what would be done, and change nothing")
 ]
 LOCATION = ResponseHeader(
-    name="Location", description="Where to look at the operation", documentation_only=True
+    name="Location",
+    value="/v1/operations/op_…",
+    description="Where to look at the operation",
+    documentation_only=True,
 )
 REHEARSED = {
     200: ResponseSpec(

@@ -91,6 +91,7 @@ def _v1() -> Router:
         middleware=[KeyAuthentication],
         guards=[limit_rate, check_permission, check_names],
         dependencies=DEPENDENCIES,
+        security=documents.SECURITY,
     )
 
 
@@ -116,8 +117,8 @@ def _logging() -> StructlogPlugin:
                 log_exceptions="never", pretty_print_tty=False
             ),
             middleware_logging_config=LoggingMiddlewareConfig(
-                request_log_fields=(),
-                response_log_fields=("status_code",),
+                request_log_fields=[],
+                response_log_fields=["status_code"],
                 response_log_message="answered",
                 exclude=["^/health", "^/metrics", "^/assets"],
                 exclude_opt_key="quiet",

@@ -1,5 +1,6 @@
 """The OpenAPI document: declared errors, exact schemas, and an offline page to read it."""
 
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,6 @@ from litestar.openapi.spec import (
     Components,
     Operation,
     Parameter,
-    Reference,
     RequestBody,
     Schema,
     SecurityScheme,
@@ -25,11 +25,13 @@ from litestar.routes import HTTPRoute
 
 from control_plane.api.handlers import is_options, operation_of
 from control_plane.api.problems import MEDIA_TYPE, ProblemDocument
+from control_plane.api.words import NAME_OR_ID
 from control_plane.domain.keys import PERMISSIONS
 
 STATIC = Path(__file__).parent / "static"
 ASSETS = "/assets"
 _BEARER = "apiKey"
+SECURITY = [{_BEARER: []}]
 _MEANINGS = {
     400: "The request cannot be read",
     401: "No key, an unknown, expired or revoked key",
@@ -89,7 +91,6 @@ def openapi_config() -> OpenAPIConfig:
                 )
             }
         ),
-        security=[{_BEARER: []}],
         use_handler_docstrings=True,
         render_plugins=[OfflineUi()],
         path="/schema",
@@ -121,6 +122,7 @@ def finish(app: Litestar) -> None:
     }
     for handler in described:
         operation = operations[operation_of(handler)]
+        operation.summary = _words(operation_of(handler))
         handler.opt["query"] = _tidy_parameters(operation)
         data = handler.parsed_fn_signature.parameters.get("data")
         if isinstance(operation.request_body, RequestBody) and data and data.has_default:
@@ -152,25 +154,33 @@ def _structs(handler: HTTPRouteHandler) -> Iterator[type[msgspec.Struct]]:
             yield annotation
 
 
-def _tidy_parameters(operation: Operation) -> frozenset[str]:
-    """The names of the query parameters.
+def _words(operation_id: str) -> str:
+    """``createTenant`` as people read it."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", operation_id).capitalize()
 
-    A parameter may be left out but cannot be ``null``, which the framework adds for defaults.
-    """
+
+def _tidy_parameters(operation: Operation) -> frozenset[str]:
+    """Describe the parameters as they are; the names of those in the query are returned."""
     names = set()
     for parameter in operation.parameters or []:
-        if not isinstance(parameter, Parameter):
+        if not isinstance(parameter, Parameter) or not isinstance(parameter.schema, Schema):
             continue
         if parameter.param_in == "query":
             names.add(parameter.name)
-        schema = parameter.schema
-        if isinstance(schema, Schema) and schema.one_of:
-            kinds = [one for one in schema.one_of if not _is_null(one)]
-            if len(kinds) == 1 and isinstance(kinds[0], Schema):
-                kinds[0].pattern = kinds[0].pattern or schema.pattern
-                parameter.schema = kinds[0]
+        if parameter.param_in == "path":
+            parameter.schema.pattern = NAME_OR_ID
+        parameter.schema = _never_null(parameter.schema)
     return frozenset(names)
 
 
-def _is_null(schema: Schema | Reference) -> bool:
-    return isinstance(schema, Schema) and schema.type == OpenAPIType.NULL
+def _never_null(schema: Schema) -> Schema:
+    """A parameter may be left out but cannot be ``null``, which the framework adds for defaults."""
+    if schema.enum and None in schema.enum:
+        schema.enum = [value for value in schema.enum if value is not None]
+        schema.type = OpenAPIType.STRING
+    kinds = [one for one in schema.one_of or [] if isinstance(one, Schema)]
+    kinds = [kind for kind in kinds if kind.type != OpenAPIType.NULL]
+    if len(kinds) != 1:
+        return schema
+    kinds[0].pattern = kinds[0].pattern or schema.pattern
+    return kinds[0]

@@ -1,6 +1,6 @@
 """Whether this process lives, and whether it can work; open to everybody."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from litestar import Controller, Request, get
@@ -37,7 +37,6 @@ class HealthController(Controller):
 
     path = "/health"
     tags = ("health",)
-    security = ()
 
     @get("/live", operation_id="isAlive")
     async def live(self) -> Alive:

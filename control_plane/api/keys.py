@@ -141,7 +141,7 @@ def issued_key_view(issued: IssuedKey, *, hidden: bool) -> IssuedKeyView:
         roles=issued.key.roles,
         tenant=_tenant(issued.key),
         expires_at=issued.key.expires_at,
-        token=None if hidden else issued.token.reveal(),
+        token=None if hidden else issued.plain_token,
         note=note if hidden else None,
     )
 

@@ -1,6 +1,6 @@
 """Tenants over HTTP: make, list, look, suspend, resume."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from litestar import Controller, Response, delete, get, post
@@ -66,7 +66,7 @@ class TenantController(Controller):
         )
 
     @get(operation_id="listTenants", responses=refusals())
-    async def list_tenants(  # noqa: PLR0913 - one parameter per query parameter
+    async def list_tenants(
         self,
         asking: Reading,
         tier: FromQuery[Tier | None] = None,

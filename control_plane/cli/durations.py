@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d)?")
+_PATTERN = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|min|h|d)?")
+_SECOND_MS = 1000
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -62,13 +63,15 @@ class Since(click.ParamType[str]):
 
 def exact(seconds: float) -> str:
     """A measured time: ``12 ms``, ``1.24 s``, ``2 min 03 s``, ``1 h 02 min``."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < _MINUTE:
+    milliseconds = round(seconds * 1000)
+    if milliseconds < _SECOND_MS:
+        return f"{milliseconds} ms"
+    whole = round(seconds)
+    if round(seconds, 2) < _MINUTE:
         return f"{seconds:.2f} s"
-    if seconds < _HOUR:
-        return f"{int(seconds) // _MINUTE} min {int(seconds) % _MINUTE:02d} s"
-    return f"{int(seconds) // _HOUR} h {int(seconds) % _HOUR // _MINUTE:02d} min"
+    if whole < _HOUR:
+        return f"{whole // _MINUTE} min {whole % _MINUTE:02d} s"
+    return f"{whole // _HOUR} h {whole % _HOUR // _MINUTE:02d} min"
 
 
 def brief(seconds: float) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import IO
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,8 @@ from control_plane.cli.session import Session
 
 # Wide enough that a table is never cut or folded when a program reads it.
 _PIPE_WIDTH = 4000
+# A table may be so many times wider than the terminal before its cells are not folded any more.
+_MOST_FOLDING = 1.7
 
 _STYLES = {
     **dict.fromkeys(("active", "succeeded", "done", "alive", "yes", "allowed"), "green"),
@@ -83,14 +86,17 @@ def print_table(
     if not items:
         click.echo(empty, err=True)
         return
+    out = console()
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(
-            Text(column.title), justify="right" if column.right else "left", overflow="fold"
-        )
+    for number, column in enumerate(columns):
+        justify: JustifyMethod = "right" if column.right else "left"
+        table.add_column(Text(column.title), justify=justify, overflow="fold", no_wrap=number == 0)
     for item in items:
         table.add_row(*(_shown(column, item) for column in columns))
-    _print_tidy(table)
+    if _far_too_wide(out, table):
+        _print_cards(out, items, columns)
+    else:
+        _print_tidy(out, table)
 
 
 def print_facts(session: Session, document: Json, facts: Sequence[tuple[str, str | None]]) -> None:
@@ -98,13 +104,8 @@ def print_facts(session: Session, document: Json, facts: Sequence[tuple[str, str
     if session.json:
         print_json(document)
         return
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        if value not in (None, ""):
-            table.add_row(Text(name), coloured(str(value)))
-    _print_tidy(table)
+    shown = [(name, coloured(value)) for name, value in facts if value]
+    _print_tidy(console(), _card(shown))
 
 
 def coloured(text: str) -> Text:
@@ -133,9 +134,32 @@ def _shown(column: Column, item: Json) -> Text:
     return coloured(str(text)) if column.words else Text(one_line(str(text)))
 
 
-def _print_tidy(table: Table) -> None:
+def _far_too_wide(out: Console, table: Table) -> bool:
+    """Whether folding the cells would leave columns of a few letters."""
+    wanted = Measurement.get(out, out.options.update(max_width=_PIPE_WIDTH), table).maximum
+    return wanted > _MOST_FOLDING * out.width
+
+
+def _print_cards(out: Console, items: Sequence[Json], columns: Sequence[Column]) -> None:
+    """Each item as a list of facts, for a terminal that is too narrow for the table."""
+    for number, item in enumerate(items):
+        if number:
+            out.print()
+        card = [(c.title.lower(), _shown(c, item)) for c in columns]
+        _print_tidy(out, _card(card))
+
+
+def _card(facts: Sequence[tuple[str, Text]]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(Text(name), value)
+    return table
+
+
+def _print_tidy(out: Console, table: Table) -> None:
     """Print without the spaces that pad the last column, which a pasted table would carry."""
-    out = console()
     if out.is_terminal:
         out.print(table)
         return

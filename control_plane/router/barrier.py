@@ -41,9 +41,7 @@ async def pause_everywhere(  # noqa: PLR0913 - who pauses whom, for how long, an
         route = await routes.find(db, tenant_id)
         if route is None or route.state != "published":
             raise NotFound("this tenant has no published route to pause")
-        await routes.want_pause(
-            db, route, operation_id=operation_id, epoch=epoch, seconds=seconds
-        )
+        await routes.want_pause(db, route, operation_id=operation_id, epoch=epoch, seconds=seconds)
     limit = seconds if answer_within is None else min(answer_within, seconds)
 
     async def missing() -> list[str]:

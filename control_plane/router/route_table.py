@@ -14,12 +14,13 @@ class Change(msgspec.Struct, frozen=True):
     """What one look into the catalog found, in one snapshot.
 
     ``full`` says that ``routes`` is everything published; otherwise it is what changed.
+    ``authorities`` are certificates in PEM, ``None`` if no changed route asks for them.
     ``read_at`` is the monotonic clock just before the look, in seconds.
     """
 
     version: int
     routes: list[WantedRoute]
-    authorities: list[str]
+    authorities: list[str] | None
     full: bool
     read_at: float
 
@@ -45,10 +46,11 @@ class RouteTable:
     def merge(self, change: Change) -> bool:
         """Take a change in; whether the configuration may have changed."""
         if change.full:
-            self._routes, self._pauses = {}, {}
+            self._routes, self._pauses, self.authorities = {}, {}, ()
         for route in change.routes:
             self._take(route, change.read_at)
-        self.authorities = change.authorities
+        if change.authorities is not None:
+            self.authorities = change.authorities
         self.version = change.version
         return change.full or bool(change.routes)
 

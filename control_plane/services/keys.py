@@ -47,6 +47,11 @@ class IssuedKey(msgspec.Struct, frozen=True):
     key: ApiKey
     token: Secret
 
+    @property
+    def plain_token(self) -> str:
+        """The token itself, for the one answer or line that shows it."""
+        return self.token.reveal()
+
 
 async def create_key(db: Connection, caller: Caller, wanted: NewKey) -> IssuedKey:
     """Make a key.

@@ -22,7 +22,7 @@ def stage(
             attached=True,
             demo=False,
             servers=servers,
-            environment={"TENANTRY_RATE_LIMIT_PER_MINUTE": "10000000", **environment},
+            environment={"TENANTRY_RATE_LIMIT_PER_MINUTE": "1000000000", **environment},
         )
     )
     try:

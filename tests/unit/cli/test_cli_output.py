@@ -303,24 +303,20 @@ def test_names_stay_readable_in_json(run: Run, canned: CannedApi) -> None:
     assert json.loads(shown)[0]["name"] == "Clínica Ñandú"
 
 
-@pytest.mark.parametrize("columns", [20, 40, 200])
-def test_a_terminal_of_any_width_shows_every_slug(
-    canned: CannedApi, tmp_path: Path, columns: int
-) -> None:
-    slug = "clinic-with-a-rather-long-slug"
-    canned.on("GET", "/v1/tenants", page(tenant(slug)))
+def on_a_terminal(canned: CannedApi, home: Path, columns: int, *arguments: str) -> list[str]:
     ours, theirs = pty.openpty()
     kept = {k: v for k, v in os.environ.items() if k in {"PATH", "HOME"}}
     process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("tenantry")), "tenants", "list"],
+        [str(Path(sys.executable).with_name("tenantry")), *arguments],
         stdout=theirs,
         env={
             **kept,
             "TENANTRY_URL": canned.url,
             "TENANTRY_TOKEN": TOKEN,
-            "TENANTRY_HOME": str(tmp_path),
+            "TENANTRY_HOME": str(home),
             "COLUMNS": str(columns),
-            "TERM": "dumb",
+            "TERM": "xterm",
+            "NO_COLOR": "1",
             "PYTHONUTF8": "1",
         },
     )
@@ -328,9 +324,38 @@ def test_a_terminal_of_any_width_shows_every_slug(
     os.close(theirs)
     lines = os.read(ours, 65536).decode().splitlines()
     os.close(ours)
-
     assert all(len(line) <= columns for line in lines)
-    assert slug in "".join(line[: line.find("  ")].strip() for line in lines[1:] if line)
+    return lines
+
+
+SLUG = "clinic-with-a-rather-long-slug"
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+def test_a_terminal_shows_a_table_with_whole_slugs(
+    canned: CannedApi, tmp_path: Path, columns: int
+) -> None:
+    canned.on("GET", "/v1/tenants", page(tenant(SLUG)))
+
+    lines = on_a_terminal(canned, tmp_path, columns, "tenants", "list")
+
+    assert lines[0].startswith("SLUG")
+    assert lines[1].startswith(SLUG)
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60])
+def test_a_narrow_terminal_shows_a_card_for_each_item(
+    canned: CannedApi, tmp_path: Path, columns: int
+) -> None:
+    canned.on("GET", "/v1/tenants", page(tenant(SLUG), tenant("acme")))
+
+    lines = on_a_terminal(canned, tmp_path, columns, "tenants", "list")
+    values = "".join(line[9:].strip() for line in lines)
+
+    assert lines[0].startswith("slug")
+    assert SLUG in values
+    assert "acme" in values
+    assert "" in [line.strip() for line in lines]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""A server of each version, and for each test an empty catalog."""
+
+import ipaddress
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from control_plane.adapters import tenant_schema
+from control_plane.adapters.kms import Keyring
+from control_plane.catalog.migrate import migrate
+from control_plane.catalog.pool import Catalog, Connection
+from control_plane.config import REPOSITORY, Settings
+from control_plane.domain.operations import Queue
+from control_plane.services.ports import Ports, Template
+from tests.integration.tenant_server.postgres_fixture import (
+    ADMIN,
+    VERSIONS,
+    TenantServer,
+    running_server,
+)
+
+TEMPLATE_DIR = REPOSITORY / "tenant_template"
+
+
+class Bells:
+    """A doorbell nobody hears: the tests advance operations themselves."""
+
+    async def ring(self, operation_id: UUID, queue: Queue) -> None:
+        """Do nothing, as Redis does when it is away."""
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[dict[int, TenantServer]]:
+    """One server of each version; the first also holds the catalog."""
+    with running_server(VERSIONS[0]) as oldest, running_server(VERSIONS[1]) as newest:
+        yield {oldest.version: oldest, newest.version: newest}
+
+
+@pytest.fixture(params=VERSIONS)
+def server(request: pytest.FixtureRequest, fleet: dict[int, TenantServer]) -> TenantServer:
+    return fleet[request.param]
+
+
+@pytest.fixture
+async def ports(fleet: dict[int, TenantServer], tmp_path: Path) -> AsyncIterator[Ports]:
+    """A process's ports on an empty catalog."""
+    host = fleet[VERSIONS[0]]
+    name = f"catalog_{uuid4().hex}"
+    admin = await host.admin()
+    await admin.execute(f"CREATE DATABASE {name}")
+    settings = Settings(
+        home=tmp_path,
+        catalog_dsn=f"postgresql://{ADMIN}@127.0.0.1:{host.port}/{name}?sslmode=disable",
+        catalog_password=host.password,
+        redis_url="redis://127.0.0.1:1/0",
+        redis_password=None,
+        keyring_file=tmp_path / "keys" / "root.keys",
+        server_networks=(ipaddress.ip_network("127.0.0.0/8"),),
+        template_dir=TEMPLATE_DIR,
+    )
+    migrate(settings)
+    Keyring.create(settings.keyring_file)
+    template = Template(
+        tenant_schema.template_fingerprint(TEMPLATE_DIR), tenant_schema.head_revision(TEMPLATE_DIR)
+    )
+    catalog = Catalog(settings)
+    await catalog.open()
+    yield Ports(settings, catalog, Keyring.load(settings.keyring_file), Bells(), template)
+    await catalog.close()
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+async def db(ports: Ports) -> AsyncIterator[Connection]:
+    async with ports.catalog.connection() as connection:
+        yield connection
