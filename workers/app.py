@@ -13,9 +13,10 @@ from workers import (
     rotate,
     suspend,
 )
+from workers.engine.step import Verb
 from workers.engine.tasks import register
 
-VERBS = {
+VERBS: dict[str, Verb] = {
     verb.plan.kind: verb
     for verb in (
         enrol.VERB,

@@ -16,6 +16,7 @@ from control_plane.api.words import NAME_OR_ID
 from control_plane.catalog import keys as catalog_keys
 from control_plane.domain.errors import Denied, Invalid, NotFound, TenantryError, Unauthenticated
 from control_plane.domain.keys import PERMISSIONS, Principal, may
+from control_plane.domain.names import show
 from control_plane.services.audit import record_denial
 from control_plane.services.keys import authenticate
 
@@ -48,6 +49,7 @@ class KeyAuthentication(AbstractAuthenticationMiddleware):
                 raise rate_limited(wait) from None
             _log.warning("authentication_failed", address=address)
             raise
+        structlog.contextvars.bind_contextvars(key=show("ky", principal.key_id))
         return AuthenticationResult(user=principal, auth=principal.key_id)
 
 

@@ -31,7 +31,7 @@ from control_plane.domain.keys import PERMISSIONS
 STATIC = Path(__file__).parent / "static"
 ASSETS = "/assets"
 _BEARER = "apiKey"
-SECURITY = [{_BEARER: []}]
+SECURITY: tuple[dict[str, list[str]], ...] = ({_BEARER: []},)
 _MEANINGS = {
     400: "The request cannot be read",
     401: "No key, an unknown, expired or revoked key",

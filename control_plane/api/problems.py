@@ -2,11 +2,12 @@
 
 import re
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
 from litestar import Request, Response
+from litestar.enums import ParamType
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.plugins.problem_details import (
     ProblemDetailsConfig,
@@ -47,7 +48,6 @@ _CODES = {
     422: ("invalid", "the request cannot be accepted"),
     429: ("rate_limited", "too many requests; try again later"),
 }
-_METHODS: tuple[Literal["DELETE", "GET", "POST", "PUT"], ...] = ("DELETE", "GET", "POST", "PUT")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.+?)`")
 _MISSING_FIELD = re.compile(r"Object missing required field `(.+?)`")
 _WRONG_PATTERN = re.compile(r"Expected `str` matching regex (.+)", re.DOTALL)
@@ -94,9 +94,6 @@ class Problem(ProblemDetailsException):
 
     def to_response(self, request: Request[Any, Any, Any]) -> Response[Any]:
         """The answer to this request."""
-        headers = dict(self.headers or {})
-        if self.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers["Allow"] = _allowed_methods(request)
         document = ProblemDocument(
             type=f"urn:tenantry:problem:{self.code}",
             title=self.code.replace("_", " ").capitalize(),
@@ -109,7 +106,7 @@ class Problem(ProblemDetailsException):
             operation=self.operation,
         )
         return Response(
-            document, status_code=self.status_code, headers=headers, media_type=MEDIA_TYPE
+            document, status_code=self.status_code, headers=self.headers, media_type=MEDIA_TYPE
         )
 
 
@@ -170,16 +167,23 @@ def plugin() -> ProblemDetailsPlugin:
 
 def _from_validation(error: ValidationException) -> Problem:
     listed = error.extra if isinstance(error.extra, list) else []
-    fields = [_field(str(one.get("key", "body")), str(one.get("message", ""))) for one in listed]
+    fields = [_field(_name(one), str(one.get("message", ""))) for one in listed]
     if not fields:
         return Problem(422, Invalid.code, error.detail)
     told = "; ".join(f"{one.field}: {one.message}" for one in fields)
     return Problem(422, Invalid.code, told, fields=fields)
 
 
-def _field(key: str, message: str) -> FieldProblem:
+def _name(found: dict[str, Any]) -> str:
+    """The name as it was sent: the framework knows headers by our own words for them."""
+    key = str(found.get("key", "data"))
+    if found.get("source") == ParamType.HEADER:
+        return "-".join(word.capitalize() for word in key.split("_"))
+    return "body" if key == "data" else key
+
+
+def _field(name: str, message: str) -> FieldProblem:
     """Name the field that a person wrote, which is not always where the decoder stopped."""
-    name = "body" if key == "data" else key
     if found := _UNKNOWN_FIELD.search(message):
         return FieldProblem(found[1], "there is no such field")
     if found := _MISSING_FIELD.search(message):
@@ -206,15 +210,3 @@ def _headers(status: int) -> dict[str, str]:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         return {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return {}
-
-
-def _allowed_methods(request: Request[Any, Any, Any]) -> str:
-    """What the path does take (RFC 9110 §15.5.6 wants it told)."""
-    allowed = []
-    for method in _METHODS:
-        try:
-            request.app.asgi_router.handle_routing(path=request.scope["path"], method=method)
-        except HTTPException:
-            continue
-        allowed.append(method)
-    return ", ".join([*allowed, "OPTIONS"])

@@ -6,10 +6,11 @@ from control_plane.cli.commands import Command
 from control_plane.cli.complete import tenant_slugs
 from control_plane.cli.durations import Since
 from control_plane.cli.options import limit_option
-from control_plane.cli.output import Column, print_table, when
+from control_plane.cli.output import when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Json
 from control_plane.cli.session import Session, pass_session
+from control_plane.cli.tables import Column, print_table
 
 _LATEST = 200
 

@@ -17,7 +17,8 @@ def check(session: Session, *, repair: bool) -> None:
 
     Exit 0 when nothing was found, 1 when something was; each finding names its remedy.
     """
-    report = _repaired(session) if repair else session.api.get(path("check"))
+    api = session.api.patiently()
+    report = api.change("POST", path("check", "repairs")) if repair else api.get(path("check"))
     if session.json:
         print_json(report)
     else:
@@ -26,14 +27,13 @@ def check(session: Session, *, repair: bool) -> None:
         raise click.exceptions.Exit(Exit.FAILED)
 
 
-def _repaired(session: Session) -> Json:
-    return session.api.change("POST", path("check", "repairs"))
-
-
 def _print(report: Json) -> None:
-    findings = report["findings"]
-    for finding in findings:
-        print_line(f"{finding['code']}  {finding['subject']}: {finding['message']}")
-        if finding.get("remedy"):
-            click.echo(f"  {one_line(finding['remedy'])}")
-    print_line(f"{len(findings)} findings" if findings else "clean: the catalog matches reality")
+    for finding in report["repaired"]:
+        print_line(f"mended {finding['code']} {finding['subject']}: {finding['message']}")
+    for finding in report["findings"]:
+        print_line(f"{finding['code']} {finding['subject']}: {finding['message']}")
+        click.echo(f"  {one_line(finding['remedy'])}")
+        if finding["repair"]:
+            click.echo("  safe to mend with: tenantry check --repair")
+    found = len(report["findings"])
+    print_line(f"{found} findings" if found else "clean: the catalog matches reality")

@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any, cast
 
 from control_plane.cli.endpoint import Endpoint, find_endpoint
-from control_plane.cli.events import event_data
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Exit, Json, Problem, problem, unreachable
+from control_plane.cli.sse import event_data
 from control_plane.config import ClientSettings
 
 # httpx imports its own command line with rich and pygments when it can, which takes longer than
@@ -23,10 +23,12 @@ import httpx  # noqa: E402 - only after the line above
 PAGE = 200
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
+_PATIENT_SECONDS = 900.0
 # The API sends a comment every 15 s on a stream that has nothing to say.
 _SILENCE_SECONDS = 20.0
 _RETRY_PAUSES = (0.2, 0.6)
 _TIMEOUT = httpx.Timeout(_READ_SECONDS, connect=_CONNECT_SECONDS)
+_PATIENT_TIMEOUT = httpx.Timeout(_PATIENT_SECONDS, connect=_CONNECT_SECONDS)
 _STREAM_TIMEOUT = httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
 
 Query = Mapping[str, str | int | None]
@@ -67,6 +69,11 @@ class Api:
         """One document."""
         return self._document(self._request("GET", target, query=query))
 
+    def patiently(self) -> "Api":
+        """The same API, for questions whose answer takes minutes."""
+        self._client.timeout = _PATIENT_TIMEOUT
+        return self
+
     def items(
         self, target: str, query: Query | None = None, *, most: int | None = None
     ) -> list[Json]:
@@ -81,10 +88,6 @@ class Api:
             if not cursor or not page["items"]:
                 break
         return found
-
-    def plain_items(self, target: str) -> list[Json]:
-        """The items of a list that has no pages."""
-        return list(self.get(target)["items"])
 
     def change(
         self, method: str, target: str, body: Json | None = None, query: Query | None = None

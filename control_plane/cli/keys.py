@@ -5,10 +5,11 @@ import click
 from control_plane.cli.commands import Group
 from control_plane.cli.complete import key_ids, tenant_slugs
 from control_plane.cli.options import ROLE_WORDS, limit_option, role_of
-from control_plane.cli.output import Column, print_json, print_line, print_table, when
+from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Json, say
+from control_plane.cli.problems import Exit, Json, problem, say
 from control_plane.cli.session import Session, pass_session
+from control_plane.cli.tables import Column, print_table
 
 
 @click.group(
@@ -39,7 +40,11 @@ def keys() -> None:
 )
 @click.option("--tenant", shell_complete=tenant_slugs, help="Bind the key to this tenant.")
 @click.option("--name", help="What the audit log will call it; the roles when left out.")
-@click.option("--days", type=click.IntRange(min=1), help="How long it lives. Default: 90.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, 366),
+    help="How long it lives. Default: 90; a breakglass key lives 8 hours.",
+)
 @pass_session
 def create(
     session: Session, roles: tuple[str, ...], tenant: str | None, name: str | None, days: int | None
@@ -50,6 +55,8 @@ def create(
     wanted["roles"] = meant
     wanted.update({k: v for k, v in (("tenant", tenant), ("days", days)) if v is not None})
     made = session.api.change("POST", path("keys"), wanted)
+    if made["token"] is None:
+        raise problem(Exit.FAILED, "token_lost", f"{made['id']}: {made['note']}")
     if session.json:
         print_json(made)
         return

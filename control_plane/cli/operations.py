@@ -5,13 +5,14 @@ import click
 from control_plane.cli.commands import Command, Group
 from control_plane.cli.complete import operation_ids, tenant_slugs
 from control_plane.cli.durations import between, exact
-from control_plane.cli.events import is_over
+from control_plane.cli.following import is_over
 from control_plane.cli.options import limit_option, wait_option
-from control_plane.cli.output import Column, print_facts, print_table, when
+from control_plane.cli.output import when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Exit, Json
 from control_plane.cli.progress import conclude, print_steps, watch
 from control_plane.cli.session import Session, pass_session
+from control_plane.cli.tables import Column, print_facts, print_table
 
 _STATES = ("pending", "running", "waiting", "succeeded", "failed", "cancelling", "cancelled")
 _LATEST = 50

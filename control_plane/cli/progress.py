@@ -11,7 +11,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from control_plane.cli.durations import between, exact
-from control_plane.cli.events import follow, is_over
+from control_plane.cli.following import follow, is_over
 from control_plane.cli.output import console, print_json, print_line, speaks_unicode
 from control_plane.cli.problems import Exit, Json, Problem, one_line, say
 from control_plane.cli.session import Session

@@ -1,20 +1,27 @@
 """``tenantry servers …`` and ``poolers list``: the Postgres servers and the way to them."""
 
 import sys
+import time
 from pathlib import Path
 
 import click
 
 from control_plane.cli.commands import Group
 from control_plane.cli.complete import server_names
+from control_plane.cli.following import follow
 from control_plane.cli.options import labels_option, wait_option
-from control_plane.cli.output import Column, print_facts, print_json, print_line, print_table, when
+from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Json, one_line, usage
+from control_plane.cli.problems import Exit, Json, one_line, problem, say, usage
 from control_plane.cli.progress import conclude
 from control_plane.cli.session import Session, pass_session
+from control_plane.cli.tables import Column, print_facts, print_table
 from control_plane.config import ClientSettings
 from control_plane.domain.tenants import TIERS
+
+# Each round asks the API once more, which leaves a line in the audit log.
+_ROUND_SECONDS = 1.0
+_MOST_ROUNDS = 120
 
 name_argument = click.argument("name", shell_complete=server_names)
 
@@ -158,12 +165,45 @@ def undrain(session: Session, name: str) -> None:
 @wait_option
 @pass_session
 def remove(session: Session, name: str, *, wait: bool) -> None:
-    """Take an empty server out of the fleet; its data is not touched."""
-    answer = session.api.change("DELETE", path("servers", name))
-    if "steps" in answer:
-        conclude(session, answer, wait=wait)
-    else:
-        _tell(session, answer, f"{name} is removed")
+    """Take a server without tenants out of the fleet.
+
+    Databases that were made ahead are dropped first; with --wait, until that is over.
+    """
+    answer = _ask_to_remove(session, name)
+    if answer and wait:
+        answer = _until_removed(session, name, answer)
+    if not answer:
+        _tell(session, {"server": name, "removed": True}, f"{name} is removed")
+        return
+    _tell(session, answer, f"{name} is being emptied: {answer['waits_for']}")
+    say(f"ask again later: tenantry servers remove {one_line(name)}")
+
+
+def _ask_to_remove(session: Session, name: str) -> Json:
+    """An empty answer when it is removed, else what has to end before asking again."""
+    return session.api.change("DELETE", path("servers", name))
+
+
+def _until_removed(session: Session, name: str, answer: Json) -> Json:
+    """Follow what empties the server and ask again, for as long as that gets on.
+
+    Raises:
+        Problem: it cannot be emptied.
+    """
+    for _ in range(_MOST_ROUNDS):
+        for operation_id in answer["operations"]:
+            *_, ended = follow(session.api, operation_id)
+            if ended["state"] != "succeeded":
+                raise problem(
+                    Exit.FAILED,
+                    "not_emptied",
+                    f"{name} could not be emptied: {ended['kind']} {ended['id']} {ended['state']}",
+                )
+        time.sleep(_ROUND_SECONDS)
+        answer = _ask_to_remove(session, name)
+        if not answer:
+            break
+    return answer
 
 
 @click.group(cls=Group)

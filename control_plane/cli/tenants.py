@@ -6,12 +6,13 @@ from control_plane.cli.commands import Command, Group
 from control_plane.cli.complete import server_names, tenant_slugs
 from control_plane.cli.durations import Duration
 from control_plane.cli.options import dry_run_option, labels_option, limit_option, wait_option
-from control_plane.cli.output import Column, print_facts, print_table, when
+from control_plane.cli.output import when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Json
 from control_plane.cli.progress import conclude
 from control_plane.cli.rehearsal import print_rehearsal
 from control_plane.cli.session import Session, pass_session
+from control_plane.cli.tables import Column, print_facts, print_table
 from control_plane.domain.tenants import TIERS
 
 _STATES = ("provisioning", "active", "suspended", "archived", "deleting", "deleted")

@@ -161,11 +161,12 @@ def _root_equivalent(facts: ServerFacts) -> Check:
 
 def _tls(facts: ServerFacts, tls: Tls) -> Check:
     wanted = "TLS with a verified certificate (verify-full)"
+    has = facts.settings.get("ssl", "unknown")
     if tls == "disable":
-        remedy = "switch ssl on, then enrol with tls=verify-full and the CA of its certificate"
-        return Check("tls", "advice", "not encrypted (tls=disable)", wanted, remedy)
+        first = "" if has == "on" else "switch ssl on, then "
+        remedy = f"{first}enrol with tls=verify-full and the CA of the server's certificate"
+        return Check("tls", "advice", f"tls=disable (ssl = {has})", wanted, remedy)
     if not facts.encrypted:
-        has = "on" if facts.settings.get("ssl") == "on" else "off"
         remedy = "ALTER SYSTEM SET ssl = on with ssl_cert_file and ssl_key_file; then reload"
         return Check("tls", "problem", f"not encrypted (ssl = {has})", wanted, remedy)
     if tls == "require":
@@ -208,7 +209,7 @@ def _setting(facts: ServerFacts, rule: SettingRule) -> Check:
     value = facts.settings.get(rule.name)
     if value is None:
         return _hidden(facts, rule.name, rule.wanted)
-    found = f"{value}{rule.unit}"
+    found = value if value == "-1" else f"{value}{rule.unit}"
     if rule.suits(value):
         return Check(rule.name, "ok", found, rule.wanted)
     remedy = _alter(rule.name, rule.value, restart=rule.restart)
@@ -281,10 +282,10 @@ def _extensions(facts: ServerFacts) -> Check:
 
 
 def _neighbours(facts: ServerFacts) -> Check:
-    wanted = "a server that holds nothing else"
+    wanted = "no databases of others"
     if facts.other_databases:
         remedy = "move other applications away: their load, slots and administrators touch tenants"
-        found = f"{facts.other_databases} other databases"
+        found = f"{facts.other_databases} that are not ours"
         return Check("other_databases", "advice", found, wanted, remedy)
     return Check("other_databases", "ok", "none", wanted)
 

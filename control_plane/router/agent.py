@@ -25,7 +25,7 @@ from control_plane.router.waiting import Backoff, happens, rest
 HEARTBEAT_SECONDS = 2.0
 LOOK_SECONDS = 0.25
 LONGEST_LOOK_SECONDS = 2.0
-DRIFT_SECONDS = 10.0
+DRIFT_SECONDS = 5.0
 
 log = structlog.get_logger()
 
@@ -50,6 +50,7 @@ class Agent:
         self._away: str | None = "PgBouncer has not answered yet"
         self._problem: str | None = None
         self._notice: str | None = None
+        self._failed: Rendered | None = None
         self._retry = Backoff(1.0, 10.0)
         self._retry_at = 0.0
 
@@ -106,18 +107,18 @@ class Agent:
 
     def _render(self) -> None:
         kept, self._refused = self._table.servable()
-        for line in self._refused:
-            log.error("route_left_out", problem=line)
         try:
             self._wanted = self._pooler.render(kept, self._table.authorities)
         except Unrenderable as error:
+            self._wanted = None
             self._refused.append(f"nothing new is served: {error}")
-            log.error("not_rendered", problem=str(error))
+        for line in self._refused:
+            log.error("not_rendered", problem=line)
 
     async def _apply(self) -> None:
         """Make PgBouncer serve what is wanted, then begin and end the pauses that are wanted."""
         async with self._applying:
-            wanted, version = self._wanted, self._table.version
+            wanted, version, pauses = self._wanted, self._table.version, dict(self._table.pauses)
             if wanted is None:
                 return
             if not self._pooler.serves(wanted) and not await self._serve(wanted, version):
@@ -125,20 +126,20 @@ class Agent:
             if self._session != self._pooler.console.session:
                 self._session = self._pooler.console.session
                 await self._pauses.after_restart()
-            self._pauses.follow(self._table.pauses)
+            self._pauses.follow(pauses)
             self._served_version = version
 
     async def _serve(self, wanted: Rendered, version: int) -> bool:
-        if self._problem is not None and time.monotonic() < self._retry_at:
+        if wanted is self._failed and time.monotonic() < self._retry_at:
             return False
         try:
             await self._pooler.serve(wanted)
         except PoolerUnavailable as error:
-            self._problem = error.message
+            self._problem, self._failed = error.message, wanted
             self._retry_at = time.monotonic() + self._retry.grow()
-            log.error("not_served", version=version, problem=error.message)
+            log.warning("not_served", version=version, problem=error.message)
             return False
-        self._problem = None
+        self._problem = self._failed = None
         self._retry.reset()
         log.info(
             "served",
@@ -152,13 +153,14 @@ class Agent:
         if self._away is not None:
             await link.lost(self._away)
             return
+        served = self._pooler.served
         problems = [p for p in (self._problem, self._notice, *self._refused) if p]
         await link.beat(
             PoolerState(
                 version=self._version,
                 served_version=self._served_version,
-                entries=len(self._wanted.entries) if self._wanted else 0,
-                digest=self._wanted.digest if self._wanted else None,
+                entries=len(served.entries) if served else 0,
+                digest=served.digest if served else None,
                 problem="; ".join(problems) or None,
             )
         )
@@ -177,7 +179,7 @@ class Agent:
                 await rest(LOOK_SECONDS)
             except PoolerUnavailable as error:
                 if self._away is None:
-                    log.error("pgbouncer_away", problem=error.message)
+                    log.warning("pgbouncer_away", problem=error.message)
                     self._wake.set()
                 self._away = error.message
                 await rest(backoff.grow())
@@ -186,11 +188,12 @@ class Agent:
         self._version = await self._pooler.console.version()
         if self._away is not None:
             log.info("pgbouncer_answers", version=self._version)
-            self._away, self._retry_at = None, 0.0
+            self._away, self._failed = None, None
             self._wake.set()
         if self._session != self._pooler.console.session:
             await self._apply()
-            self._wake.set()
+            if self._session == self._pooler.console.session:
+                self._wake.set()
 
     async def _look_for_drift(self) -> None:
         async with self._applying:
@@ -231,23 +234,24 @@ def _log_as_json() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point: 0 stopped when asked to, 1 a file cannot be written, 2 a setting is wrong."""
+    """Entry point: 0 done or stopped when asked to, 1 a file cannot be written, 2 misused."""
     _log_as_json()
+    if arguments not in ([], ["--init"]):
+        sys.stderr.write("agent: usage: python -m control_plane.router.agent [--init]\n")
+        return 2
     try:
         settings = pooler_from_environment()
-        if arguments == ["--init"]:
+        if arguments:
             log.info("files_prepared", written=LocalPooler(settings).prepare())
             return 0
-        if arguments:
-            raise SettingsError(f"unknown argument {arguments[0]!r}; the only one is --init")
         catalog = Catalog(Settings.from_environment())
+        asyncio.run(_serve_until_signal(settings, catalog))
     except SettingsError as error:
         sys.stderr.write(f"agent: {error}\n")
         return 2
     except (PoolerUnavailable, Unrenderable) as error:
         sys.stderr.write(f"agent: {error}\n")
         return 1
-    asyncio.run(_serve_until_signal(settings, catalog))
     return 0
 
 

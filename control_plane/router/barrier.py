@@ -18,7 +18,7 @@ _FIRST_LOOK_SECONDS = 0.002
 _LOOK_SECONDS = 0.01
 
 
-async def pause_everywhere(  # noqa: PLR0913 - who pauses whom, for how long, and until when to wait
+async def pause_everywhere(
     catalog: Catalog,
     tenant_id: UUID,
     *,
@@ -43,17 +43,8 @@ async def pause_everywhere(  # noqa: PLR0913 - who pauses whom, for how long, an
             raise NotFound("this tenant has no published route to pause")
         await routes.want_pause(db, route, operation_id=operation_id, epoch=epoch, seconds=seconds)
     limit = seconds if answer_within is None else min(answer_within, seconds)
-
-    async def missing() -> list[str]:
-        return await _not_holding(catalog, tenant_id, operation_id, epoch)
-
     try:
-        late = await _until_none(missing, limit)
-        if late:
-            raise PoolerUnavailable(
-                f"{', '.join(late)} did not pause this tenant within {limit:g} s; nothing is "
-                "paused now, see `tenantry poolers list`"
-            )
+        await _all_hold(catalog, tenant_id, operation_id, epoch, limit)
     except (PoolerUnavailable, asyncio.CancelledError):
         await resume_everywhere(catalog, tenant_id, operation_id=operation_id)
         raise
@@ -90,15 +81,24 @@ async def wait_served(
     return await _until_none(missing, seconds)
 
 
-async def _not_holding(
-    catalog: Catalog, tenant_id: UUID, operation_id: UUID, epoch: int
-) -> list[str]:
-    async with catalog.connection() as db:
-        late = await poolers.unpaused(db, tenant_id, operation_id)
-        route = await routes.find(db, tenant_id)
-    if route is None or (route.paused_by, route.pause_epoch) != (operation_id, epoch):
-        raise PoolerUnavailable("this pause was ended by another hand before every pooler had it")
-    return late
+async def _all_hold(
+    catalog: Catalog, tenant_id: UUID, operation_id: UUID, epoch: int, seconds: float
+) -> None:
+    async def missing() -> list[str]:
+        async with catalog.connection() as db:
+            late = await poolers.unpaused(db, tenant_id, operation_id)
+            route = await routes.find(db, tenant_id)
+        # Nobody is late for a pause that is over: look whether it still is this one.
+        if route is None or (route.paused_by, route.pause_epoch) != (operation_id, epoch):
+            raise PoolerUnavailable("this pause was ended by another hand before all had it")
+        return late
+
+    late = await _until_none(missing, seconds)
+    if late:
+        raise PoolerUnavailable(
+            f"{', '.join(late)} did not pause this tenant within {seconds:g} s, so no pooler "
+            "does; see `tenantry poolers list`"
+        )
 
 
 async def _until_none(missing: Callable[[], Awaitable[list[str]]], seconds: float) -> list[str]:

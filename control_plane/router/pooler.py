@@ -37,7 +37,7 @@ class Rendered(msgspec.Struct, frozen=True):
 
 
 class LocalPooler:
-    """What the agent knows about its PgBouncer.
+    """What the agent knows about its PgBouncer; ``served`` is what was last read back from it.
 
     ``quiet_from`` is the moment, on the monotonic clock, from which another RELOAD is
     reasonable: a RELOAD stops every client of the process, so at most a sixth of its time
@@ -51,7 +51,7 @@ class LocalPooler:
         self.quiet_from = 0.0
         self.reload_seconds = 0.0
         self._console_verifier = self._own_verifier()
-        self._good: Rendered | None = None
+        self.served: Rendered | None = None
         self._session: int | None = None
 
     def prepare(self) -> list[str]:
@@ -92,7 +92,7 @@ class LocalPooler:
 
     def serves(self, wanted: Rendered) -> bool:
         """Whether this very configuration was read back from the process that runs now."""
-        return self._good == wanted and self._session == self.console.session
+        return self.served == wanted and self._session == self.console.session
 
     async def serve(self, wanted: Rendered) -> None:
         """Make PgBouncer serve this configuration, and make sure that it does.
@@ -104,7 +104,7 @@ class LocalPooler:
             PoolerUnavailable: it does not serve it; what it served before it still serves.
         """
         before = {name: self.files.read(name) for name in wanted.texts}
-        previous = self._good.texts if self._good else before
+        previous = self.served.texts if self.served else before
         self._session = None
         self.files.write_all(wanted.texts)
         await self._reload()
@@ -115,7 +115,7 @@ class LocalPooler:
                 f"PgBouncer did not take the new configuration ({wrong}), so the previous one "
                 "goes on serving; its log says why"
             )
-        self._good, self._session = wanted, self.console.session
+        self.served, self._session = wanted, self.console.session
 
     async def difference(self, wanted: Rendered) -> str | None:
         """How what PgBouncer serves differs from ``wanted``, if it does.
@@ -141,10 +141,10 @@ class LocalPooler:
         Raises:
             PoolerUnavailable: PgBouncer does not answer.
         """
-        if self._good is None:
+        if self.served is None:
             return None
-        names = self.files.differing(self._good.texts)
-        wrong = await self.difference(self._good)
+        names = self.files.differing(self.served.texts)
+        wrong = await self.difference(self.served)
         if not names and not wrong:
             return None
         self._session = None

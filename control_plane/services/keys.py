@@ -57,9 +57,10 @@ async def create_key(db: Connection, caller: Caller, wanted: NewKey) -> IssuedKe
     """Make a key.
 
     Raises:
-        Invalid: no role, a lifetime that is not allowed, or roles that must not meet.
+        Invalid: a reserved name, no role, a lifetime that is too long, or roles that must not meet.
         NotFound: there is no such tenant.
     """
+    _check_name(wanted.name)
     roles = tuple(dict.fromkeys(wanted.roles))
     lifetime = _lifetime(roles, wanted.lifetime)
     _check_binding(roles, wanted.tenant)
@@ -128,6 +129,13 @@ def _key_id(shown_id: str) -> UUID:
     if key_id is None:
         raise NotFound(f"there is no key {shown_id!r}")
     return key_id
+
+
+def _check_name(name: str) -> None:
+    """The audit log shows names: nobody's may look like the system or like break-glass."""
+    if name == "system" or name.startswith("cli:"):
+        message = "this name is reserved; choose another"
+        raise Invalid(message, [{"field": "name", "message": message}])
 
 
 def _lifetime(roles: tuple[Role, ...], wanted: dt.timedelta | None) -> dt.timedelta:

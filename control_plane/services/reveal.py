@@ -6,7 +6,7 @@ from control_plane.adapters import clock
 from control_plane.catalog import audit
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.pool import Connection
-from control_plane.domain.errors import Invalid
+from control_plane.domain.errors import CatalogUnavailable, Invalid
 from control_plane.domain.names import encode
 from control_plane.router.issue_dsn import Dsn, PoolMode, issue_dsn
 from control_plane.services.ports import Ports
@@ -33,6 +33,7 @@ async def reveal_dsn(
 
     Raises:
         Invalid: a break-glass key gave no reason.
+        CatalogUnavailable: the showing could not be recorded (S-25).
         NotFound, WrongState, KeyUnavailable: see ``issue_dsn``.
     """
     if "breakglass" in caller.principal.roles and not reason:
@@ -42,9 +43,10 @@ async def reveal_dsn(
     dsn = await issue_dsn(db, ports.keyring, tenant, pool)
     lease_id = f"ls_{encode(clock.new_id())}"
     facts: dict[str, object] = {"lease_id": lease_id, "login": dsn.login, "pool": pool}
-    await audit.record(
-        db,
-        caller,
-        Entry("dsn.reveal", tenant.slug, tenant_id=tenant.id, reason=reason, facts=facts),
-    )
+    entry = Entry("dsn.reveal", tenant.slug, tenant_id=tenant.id, reason=reason, facts=facts)
+    try:
+        await audit.record(db, caller, entry)
+    except Exception as error:
+        message = "the audit log cannot be written, and nothing is shown without it; try again"
+        raise CatalogUnavailable(message) from error
     return Revealed(lease_id, dsn)

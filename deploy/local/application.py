@@ -1,13 +1,16 @@
 """The processes of Tenantry itself, and the one-shot commands that come before them."""
 
+import contextlib
+import json
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from control_plane.config import REPOSITORY
 from deploy.local import redis
-from deploy.local.files import write_whole
+from deploy.local.files import secret_once, write_whole
 from deploy.local.keeper import Service
 from deploy.local.layout import Layout
 from deploy.local.options import StackOptions
@@ -16,7 +19,7 @@ from deploy.local.ports import LOOPBACK
 from deploy.local.postgres import CATALOG
 from deploy.local.problem import StackError
 from deploy.local.ready import Probe, http, log_line
-from deploy.local.spawn import Outcome, Program, run_once
+from deploy.local.spawn import Outcome, Program, last_words_of, run_once
 
 API = "api"
 BEAT = "beat"
@@ -25,6 +28,9 @@ TIER = 4
 WORKERS: Mapping[str, int] = {"control": 4, "transfer": 2}  # queue -> processes
 ADMIN_ROLES = ("sales_ops", "operator", "security_admin", "auditor", "app")
 HEALTHY = frozenset({200})
+CLI_SECONDS = 600
+TOKEN_DAYS = 90
+TOKEN_RENEWED_SECONDS = 60 * 86_400
 
 
 def catalog_password_file(layout: Layout) -> Path:
@@ -62,6 +68,11 @@ class Application:
     def api_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports[API]}"
 
+    def make_secrets(self) -> None:
+        """Make the secrets that every process reads at its start, before any starts."""
+        secret_once(catalog_password_file(self.layout))
+        secret_once(redis.password_file(self.layout))
+
     async def migrate_catalog(self) -> None:
         await self._once("catalog migration", "-m", "control_plane.catalog.migrate")
 
@@ -70,17 +81,21 @@ class Application:
             await self.tenantry("root key", "admin", "init-keyring")
 
     async def make_token(self) -> None:
-        """Make the first API key and keep it, mode 0600, in the token file."""
-        if self.layout.token.exists():
+        """Make the first API key and keep it, mode 0600, in the token file.
+
+        The key is made anew before its life ends, at the first start after two months.
+        """
+        token = self.layout.token
+        if token.exists() and time.time() - token.stat().st_mtime < TOKEN_RENEWED_SECONDS:
             return
         roles = [word for role in ADMIN_ROLES for word in ("--role", role)]
         made = await self.tenantry(
-            "first API key", "admin", "create-key", "--name", "local-admin", *roles
+            "first API key",
+            *("admin", "create-key", "--name", "local-admin", "--days", str(TOKEN_DAYS), *roles),
         )
-        token = made.stdout.strip()
-        if not token or len(token.split()) != 1:
+        if len(made.stdout.split()) != 1:
             raise StackError("the first API key could not be made: no token was printed")
-        write_whole(self.layout.token, token + "\n", 0o600)
+        write_whole(token, made.stdout.strip() + "\n", 0o600)
 
     async def configure_pooler(self, pooler: Pooler) -> None:
         """Let the agent write PgBouncer's first configuration, if there is none."""
@@ -95,7 +110,7 @@ class Application:
     ) -> Outcome:
         """Run the command line with the settings of this stack."""
         program = self._program(name, str(self.scripts / "tenantry"), *arguments, more=more or {})
-        return await run_once(program, name)
+        return await run_once(program, name, seconds=CLI_SECONDS, reason=_problem)
 
     def api(self) -> Service:
         return self._service(
@@ -130,7 +145,7 @@ class Application:
     def agent(self, pooler: Pooler) -> Service:
         return self._service(
             f"agent-{pooler.name}",
-            log_line(r"."),
+            log_line(r"\b(pgbouncer_answers|served)\b"),
             *("-m", "control_plane.router.agent"),
             tier=AGENT_TIER,
             more=pooler.environment(),
@@ -171,3 +186,10 @@ class Application:
             },
             directory=REPOSITORY,
         )
+
+
+def _problem(outcome: Outcome) -> str:
+    """Why a command failed: with ``--json`` it prints a problem document."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(outcome.stdout)["detail"])
+    return last_words_of(outcome)

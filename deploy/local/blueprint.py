@@ -33,8 +33,15 @@ class Blueprint:
     layout: Layout
     account: Account | None
 
-    def require_free_ports(self) -> None:
+    def prepare(self) -> None:
+        """Find every program, choose the ports and make the secrets.
+
+        Raises:
+            StackError: a program is missing, or another process sits on a port.
+        """
         require_free(self.ports, self._port_names())
+        self.application.make_secrets()
+        _ = self.inventory
 
     @cached_property
     def ports(self) -> dict[str, int]:

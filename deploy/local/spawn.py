@@ -76,12 +76,24 @@ def spawn(
         raise StackError(f"cannot start {program.argv[0]}: {error.strerror}") from error
 
 
-async def run_once(program: Program, name: str, stdin: str = "", seconds: float = 300) -> Outcome:
+def last_words_of(outcome: Outcome) -> str:
+    """The most telling line of what a program printed."""
+    return last_words(outcome.stderr or outcome.stdout)
+
+
+async def run_once(
+    program: Program,
+    name: str,
+    *,
+    stdin: str = "",
+    seconds: float = 300,
+    reason: Callable[[Outcome], str] = last_words_of,
+) -> Outcome:
     """Run a program to its end; it dies with the task that awaits it.
 
     Raises:
         StackError: it cannot be started, ran longer than ``seconds``, or exited non-zero;
-            the message ends with its last line.
+            the message ends with its ``reason``.
     """
     with (
         tempfile.TemporaryFile() as given,
@@ -100,7 +112,7 @@ async def run_once(program: Program, name: str, stdin: str = "", seconds: float 
             kill_group(process)
         outcome = Outcome(code, _text(out), _text(err))
     if code:
-        raise StackError(f"{name} failed: {last_words(outcome.stderr or outcome.stdout)}")
+        raise StackError(f"{name} failed: {reason(outcome)}")
     return outcome
 
 

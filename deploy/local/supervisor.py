@@ -94,7 +94,6 @@ class Supervisor:
         return one_line(error)
 
     async def _start_all(self) -> None:
-        self._blueprint.require_free_ports()
         await run_steps(self._blueprint.steps(self._launch, self._report), self._report)
 
     async def _launch(self, service: Service) -> None:
@@ -193,7 +192,7 @@ def prepare(options: StackOptions) -> tuple[Blueprint, object]:
     leftovers.sweep(layout.home)
     layout.control.unlink(missing_ok=True)
     blueprint = Blueprint(options, layout, account)
-    _ = blueprint.inventory
+    blueprint.prepare()
     return blueprint, held
 
 

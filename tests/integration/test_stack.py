@@ -333,7 +333,7 @@ def test_status_names_what_others_rely_on(stack: Stack) -> None:
         assert postmaster.startswith(f"{server['pid']}\n")
     assert {"host", "port"} <= status["catalog"].keys()
     assert {"url", "bucket"} <= status["object_store"].keys()
-    assert len({process["pid"] for process in status["processes"]}) == 14
+    assert len({process["pid"] for process in status["processes"]}) == 13
     assert "TENANTRY_CATALOG_DSN" in status["environment"]
 
 

@@ -196,8 +196,11 @@ def test_what_an_administrator_lacks_is_named() -> None:
 
 def test_tls_advice_depends_on_the_mode() -> None:
     plain = found(changed(encrypted=False), Profile("disable", 500))["tls"]
+    without = found(setting("ssl", "off"), Profile("disable", 500))["tls"]
     unverified = found(GOOD, Profile("require", 500))["tls"]
-    assert (plain.level, plain.found) == ("advice", "not encrypted (tls=disable)")
+    assert (plain.level, plain.found) == ("advice", "tls=disable (ssl = on)")
+    assert (plain.remedy or "").startswith("enrol with tls=verify-full")
+    assert (without.remedy or "").startswith("switch ssl on, then enrol")
     assert (unverified.level, unverified.found) == ("advice", "encrypted, certificate not verified")
 
 

@@ -31,7 +31,7 @@ class Bells:
         """Do nothing, as Redis does when it is away."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fleet() -> Iterator[dict[int, TenantServer]]:
     """One server of each version; the first also holds the catalog."""
     with running_server(VERSIONS[0]) as oldest, running_server(VERSIONS[1]) as newest:

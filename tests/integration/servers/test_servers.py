@@ -1,5 +1,6 @@
 """A server's life: enrolled, full, drained, watched, removed."""
 
+import asyncio
 from uuid import uuid4
 
 import pytest
@@ -14,6 +15,7 @@ from control_plane.domain.names import database_name
 from control_plane.domain.plans import PLANS
 from control_plane.services.ports import Ports
 from control_plane.services.servers import (
+    Removal,
     drain_server,
     get_server,
     list_servers,
@@ -155,6 +157,28 @@ async def test_removal_drains_then_empties_the_pool_then_forgets_the_server(
     assert (await remove_server(db, CALLER, "pg-a")).removed
     assert await list_servers(db) == []
     assert (await enrolled(ports, request_for(fleet[15]))).id != server.id
+
+
+async def test_a_database_that_is_being_claimed_is_never_condemned_by_a_removal(
+    ports: Ports, db: Connection, fleet: dict[int, TenantServer]
+) -> None:
+    server = await enrolled(ports, request_for(fleet[15]))
+    await _start_a_cell(db)
+    pooled = await _pool_database(ports, db, server)
+    async with ports.catalog.transaction() as request:
+        operation = await create_tenant(request, ports, CALLER, NewTenant("acme", "Acme"))
+        removal = asyncio.create_task(_removed_in_its_own_transaction(ports))
+        done, _ = await asyncio.wait({removal}, timeout=0.3)
+        assert not done
+    with pytest.raises(Conflict, match="still holds 1 tenant"):
+        await removal
+    kept = await databases.get(db, pooled.id)
+    assert (kept.purpose, kept.tenant_id) == ("primary", operation.tenant_id)
+
+
+async def _removed_in_its_own_transaction(ports: Ports) -> Removal:
+    async with ports.catalog.transaction() as request:
+        return await remove_server(request, CALLER, "pg-a")
 
 
 async def _pool_database(ports: Ports, db: Connection, server: Server) -> Database:

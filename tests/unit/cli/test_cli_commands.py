@@ -188,6 +188,25 @@ def test_without_a_terminal_and_a_password_nothing_is_asked(run: Run, canned: Ca
     assert "set TENANTRY_SERVER_PASSWORD" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("typed", "body"),
+    [
+        (("--role", "application", "--tenant", "acme"), {"name": "app-acme", "tenant": "acme"}),
+        (("--role", "app", "--role", "application"), {"name": "app"}),
+        (("--role", "app", "--name", "web", "--days", "7"), {"name": "web", "days": 7}),
+    ],
+)
+def test_a_key_is_asked_for(
+    run: Run, canned: CannedApi, typed: tuple[str, ...], body: dict[str, object]
+) -> None:
+    made = {"id": "ky_1", "token": "tnk_1", "expires_at": "2999-01-01T00:00:00Z"}
+    canned.on("POST", "/v1/keys", Answer(201, made))
+
+    run("keys", "create", *typed)
+
+    assert canned.asked[0].body == {**body, "roles": ["app"]}
+
+
 def _commands(command: click.Command, context: click.Context) -> list[click.Command]:
     found = [command]
     if isinstance(command, click.Group):

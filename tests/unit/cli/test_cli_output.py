@@ -5,7 +5,6 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,9 +13,7 @@ from hypothesis import strategies as st
 from control_plane.cli.durations import brief, exact, seconds_of
 from control_plane.cli.problems import one_line
 from tests.unit.cli.canned_api import (
-    NOW,
     TOKEN,
-    Answer,
     CannedApi,
     done,
     operation,
@@ -125,167 +122,6 @@ def test_a_live_operation_tells_how_far_it_is(run: Run, canned: CannedApi) -> No
     assert "running 3/7 publish_route" in first
     assert "succeeded" in second
     assert "412 ms" in second
-
-
-def server(name: str, **more: Any) -> dict[str, Any]:
-    return {
-        "id": f"sv_{name}",
-        "name": name,
-        "host": "127.0.0.1",
-        "port": 5432,
-        "state": "active",
-        "reachable": True,
-        "problem": None,
-        "placed": 3,
-        "capacity": 500,
-        "tier": None,
-        "region": None,
-        "version": "15.13",
-        "tls": "disable",
-        "labels": {},
-        "checked_at": NOW,
-        "created_at": NOW,
-        "preflight": [],
-        **more,
-    }
-
-
-def test_a_server_tells_its_health_and_load(run: Run, canned: CannedApi) -> None:
-    lost = server("pg-b", reachable=False, problem="connection refused")
-    canned.on("GET", "/v1/servers", page(server("pg-a"), lost))
-
-    first, second = run("servers", "list").stdout.splitlines()[1:]
-
-    assert "3/500" in first
-    assert " ok " in first
-    assert "unreachable connection refused" in second
-
-
-def test_a_server_shows_only_the_answers_that_need_attention(run: Run, canned: CannedApi) -> None:
-    answers = [
-        {"name": "version", "level": "ok", "found": "15.13", "wanted": ">= 15", "remedy": None},
-        {
-            "name": "autovacuum_naptime",
-            "level": "advice",
-            "found": "60",
-            "wanted": "600",
-            "remedy": "ALTER SYSTEM SET autovacuum_naptime = '10min'",
-        },
-    ]
-    canned.on("GET", "/v1/servers/pg-a", server("pg-a", preflight=answers))
-
-    shown = run("servers", "show", "pg-a").stdout
-
-    assert "advice: autovacuum_naptime is 60" in shown
-    assert "  ALTER SYSTEM SET autovacuum_naptime = '10min'" in shown
-    assert "15.13, wanted" not in shown
-
-
-def test_draining_is_confirmed(run: Run, canned: CannedApi) -> None:
-    canned.on("POST", "/v1/servers/pg-a/drain", server("pg-a", state="draining"))
-    canned.on("DELETE", "/v1/servers/pg-a/drain", server("pg-a"))
-    canned.on("DELETE", "/v1/servers/pg-a", Answer(status=204))
-
-    assert run("servers", "drain", "pg-a").stdout == "pg-a is draining\n"
-    assert run("servers", "undrain", "pg-a").stdout == "pg-a takes tenants again\n"
-    assert run("servers", "remove", "pg-a").stdout == "pg-a is removed\n"
-    assert run("servers", "drain", "pg-a", "--json").json["state"] == "draining"
-
-
-def pooler(name: str, **more: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "cell": "cell-1",
-        "host": "127.0.0.1",
-        "port": 6432,
-        "version": "1.18.0",
-        "alive": True,
-        "problem": None,
-        "served_version": 4,
-        "wanted_version": 4,
-        "served_entries": 6,
-        "last_seen_at": NOW,
-        **more,
-    }
-
-
-@pytest.mark.parametrize(
-    ("facts", "health"),
-    [
-        ({}, "ok"),
-        ({"served_version": 3}, "behind"),
-        ({"problem": "reload refused"}, "failed reload refused"),
-        ({"alive": False, "problem": "reload refused"}, "down"),
-    ],
-)
-def test_a_pooler_tells_its_health(
-    run: Run, canned: CannedApi, facts: dict[str, Any], health: str
-) -> None:
-    canned.on("GET", "/v1/poolers", page(pooler("p1", **facts)))
-
-    assert f"p1    {health}  " in run("poolers", "list").stdout
-
-
-def key(**more: Any) -> dict[str, Any]:
-    return {
-        "id": "ky_1",
-        "name": "night",
-        "roles": ["auditor"],
-        "tenant": None,
-        "created_at": NOW,
-        "expires_at": "2999-01-01T00:00:00Z",
-        "revoked_at": None,
-        "last_used_at": None,
-        "expired": False,
-        **more,
-    }
-
-
-def test_a_new_key_is_all_there_is_on_stdout(run: Run, canned: CannedApi) -> None:
-    canned.on("POST", "/v1/keys", Answer(201, key(token="tnk_new")))
-
-    result = run("keys", "create", "--role", "auditor", "--name", "night")
-
-    assert result.stdout == "tnk_new\n"
-    assert "it is not shown again" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("facts", "state"),
-    [
-        ({}, "active"),
-        ({"expired": True}, "expired"),
-        ({"expired": True, "revoked_at": NOW}, "revoked"),
-    ],
-)
-def test_a_key_tells_whether_it_works(
-    run: Run, canned: CannedApi, facts: dict[str, Any], state: str
-) -> None:
-    canned.on("GET", "/v1/keys", page(key(**facts)))
-
-    assert state in run("keys", "list").stdout.splitlines()[1]
-
-
-def test_the_audit_log_tells_who_what_and_why(run: Run, canned: CannedApi) -> None:
-    event = {
-        "seq": 7,
-        "at": ago(seconds=5.2),
-        "actor": "on-call",
-        "action": "dsn.reveal",
-        "outcome": "denied",
-        "subject": "acme",
-        "address": "10.0.0.7",
-        "reason": "ticket 42",
-        "facts": {"pool": "session"},
-    }
-    canned.on("GET", "/v1/audit", page(event))
-
-    line = run("audit").stdout.splitlines()[1]
-
-    assert line.split() == [
-        *("5", "s", "ago", "on-call", "dsn.reveal", "denied", "acme", "10.0.0.7"),
-        *("ticket", "42", "pool=session"),
-    ]
 
 
 def test_plans_list_their_steps(run: Run, canned: CannedApi) -> None:

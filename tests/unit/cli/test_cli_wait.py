@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.cli import events as following
-from control_plane.cli.events import event_data
+from control_plane.cli import following
+from control_plane.cli.sse import event_data
 from tests.unit.cli.canned_api import (
     TOKEN,
     Answer,

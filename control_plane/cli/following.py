@@ -1,7 +1,7 @@
-"""Following an operation: server-sent events, and asking again when they stop."""
+"""Following an operation: its stream of events, and asking again when that stops."""
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -14,28 +14,6 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.2
 PATIENCE_SECONDS = 60.0
 OVER = frozenset({"succeeded", "failed", "cancelled"})
-
-
-def event_data(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The data of each complete event of a stream (HTML Living Standard, section 9.2).
-
-    Lines end with LF or CRLF. They are split as bytes: ``str.splitlines`` would also cut at
-    U+2028, which JSON may carry raw.
-    """
-    data: list[bytes] = []
-    for line in _lines(chunks):
-        if line.startswith(b"data:"):
-            data.append(line[5:].removeprefix(b" "))
-        elif not line and data:
-            yield b"\n".join(data).decode()
-            data = []
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line.removesuffix(b"\r") for line in whole)
 
 
 def is_over(operation: Json) -> bool:
