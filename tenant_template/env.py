@@ -36,7 +36,6 @@ def run_online(connection: Connection, roles: dict[str, str]) -> None:
         connection=connection,
         transaction_per_migration=True,
         version_table_schema=VERSION_SCHEMA,
-        include_schemas=True,
     )
     with context.begin_transaction():
         context.run_migrations()

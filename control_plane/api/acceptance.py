@@ -9,7 +9,7 @@ from litestar.openapi import ResponseSpec
 from litestar.params import QueryParameter
 
 from control_plane.api.context import Changing, answer, effect
-from control_plane.api.views import RehearsalView, operation_view, rehearsal_view
+from control_plane.api.views import OperationView, RehearsalView, operation_view, rehearsal_view
 from control_plane.catalog import tenants
 from control_plane.catalog.pool import Connection
 from control_plane.domain.operations import Operation
@@ -42,7 +42,7 @@ async def accept(changing: Changing, work: Work) -> Response[Any]:
         operation = await work(db)
         return effect(202, operation_view(operation), operation)
 
-    return answer(await changing.perform(carry_out))
+    return answer(await changing.perform(carry_out), OperationView)
 
 
 async def accept_or_rehearse(changing: Changing, work: Work, *, dry_run: bool) -> Response[Any]:

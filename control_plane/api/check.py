@@ -1,8 +1,6 @@
 """The check over HTTP: the catalog against reality, and the safe repairs."""
 
 import asyncio
-from typing import Any
-
 import msgspec
 from litestar import Controller, Response, get, post
 
@@ -64,8 +62,7 @@ class CheckController(Controller):
             return effect(200, report)
 
         # Repairing twice is harmless, so a repeat may do it again; its answer is the first one.
-        response: Response[Any] = answer(await changing.perform(note))
-        return response
+        return answer(await changing.perform(note), CheckReport)
 
 
 def finding_view(finding: Finding) -> FindingView:

@@ -118,11 +118,17 @@ def effect(status: int, view: msgspec.Struct, operation: Operation | None = None
     return Effect(SavedAnswer(status, msgspec.to_builtins(view)), operation)
 
 
-def answer(saved: SavedAnswer) -> Response[Any]:
-    """The response of a first request and of its repeats alike."""
+def answer(saved: SavedAnswer, view: type[View]) -> Response[Any]:
+    """The response of a first request and of its repeats alike, to the byte.
+
+    The catalog keeps the body as ``jsonb``, which forgets the order of the fields.
+    """
     headers = {}
     if str(saved.body.get("id")).startswith("op_"):
         headers["Location"] = f"/v1/operations/{saved.body['id']}"
-    return Response(
-        saved.body or None, status_code=saved.status, headers=headers, media_type="application/json"
-    )
+    body: msgspec.Struct | dict[str, Any]
+    try:
+        body = msgspec.convert(saved.body, view)
+    except msgspec.ValidationError:
+        body = saved.body  # saved by an earlier version
+    return Response(body, status_code=saved.status, headers=headers, media_type="application/json")

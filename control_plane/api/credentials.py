@@ -105,7 +105,7 @@ class CredentialController(Controller):
         saved = await changing.perform(carry_out)
         # Only now is the audit event committed, and only the first request has the secret.
         response: Response[Any] = (
-            Response(dsn_view(shown[0], hidden=False)) if shown else answer(saved)
+            Response(dsn_view(shown[0], hidden=False)) if shown else answer(saved, DsnView)
         )
         response.headers["Cache-Control"] = "no-store"
         return response

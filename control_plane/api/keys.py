@@ -88,7 +88,7 @@ class KeyController(Controller):
             return effect(201, issued_key_view(issued, hidden=True))
 
         saved = await changing.perform(carry_out)
-        response: Response[Any] = answer(saved)
+        response: Response[Any] = answer(saved, IssuedKeyView)
         if shown:
             response = Response(issued_key_view(shown[0], hidden=False), status_code=201)
         response.headers["Cache-Control"] = "no-store"

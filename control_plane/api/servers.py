@@ -1,6 +1,7 @@
 """Servers over HTTP: enrol, list, look, drain, remove."""
 
 import datetime as dt
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -167,7 +168,7 @@ class ServerController(Controller):
         async def carry_out(db: Connection) -> Effect:
             return effect(200, server_view(await servers.drain_server(db, changing.caller, server)))
 
-        return answer(await changing.perform(carry_out))
+        return answer(await changing.perform(carry_out), ServerView)
 
     @delete(
         "/{server:str}/drain",
@@ -185,7 +186,7 @@ class ServerController(Controller):
                 200, server_view(await servers.undrain_server(db, changing.caller, server))
             )
 
-        return answer(await changing.perform(carry_out))
+        return answer(await changing.perform(carry_out), ServerView)
 
     @delete(
         "/{server:str}",
@@ -207,7 +208,9 @@ class ServerController(Controller):
         saved = await changing.perform(carry_out)
         for operation in (one for removal in rung for one in removal.reclaims):
             await changing.ports.doorbell.ring(operation.id, operation.queue)
-        return answer(saved)
+        if saved.status == HTTPStatus.NO_CONTENT:
+            return Response(None, status_code=saved.status)
+        return answer(saved, RemovalView)
 
 
 def removal_view(removal: Removal) -> RemovalView:

@@ -256,7 +256,7 @@ async def stale_pauses(db: Connection) -> list[tuple[UUID, UUID]]:
 # A pooler that verifies certificates needs the name they were made for; a name that leads
 # elsewhere then fails there. Without verification only the address enrolled is trusted (S-28).
 _WANTED = """
-    SELECT r.tenant_id, r.alias, r.state = 'published' AS published,
+    SELECT r.tenant_id, r.cell_id, r.alias, r.state = 'published' AS published,
            CASE WHEN s.tls = 'verify-full' THEN s.host ELSE s.hostaddr END AS host, s.port, s.tls,
            d.name AS database, r.pool_size, r.session_pool_size, r.version,
            coalesce((SELECT jsonb_object_agg(c.slot, c.verifier)
@@ -272,18 +272,29 @@ _WANTED = """
 
 async def wanted(db: Connection, cell_id: UUID, *, newer_than: int) -> list[WantedRoute]:
     """Routes of the cell that changed after ``newer_than``; -1 asks for every published one."""
+    _, changed = await changes(db, cell_id, newer_than=newer_than)
+    return changed
+
+
+async def changes(
+    db: Connection, cell_id: UUID, *, newer_than: int
+) -> tuple[int, list[WantedRoute]]:
+    """The cell's version and what ``wanted`` tells, both of one instant, in one round trip."""
     rows = await db.fetch(
-        _WANTED
-        + """WHERE r.cell_id = $1 AND r.version > $2 AND ($2 >= 0 OR r.state = 'published')
-             ORDER BY r.alias""",
+        f"""SELECT c.version AS cell_version, w.* FROM cells c
+            LEFT JOIN ({_WANTED}) w ON w.cell_id = c.id AND w.version > $2
+                 AND ($2 >= 0 OR w.published)
+            WHERE c.id = $1 ORDER BY w.alias""",  # noqa: S608 - a constant of this module
         cell_id,
         newer_than,
     )
-    return [_wanted_route(dict(row)) for row in rows]
+    version: int = rows[0]["cell_version"]
+    return version, [_wanted_route(dict(row)) for row in rows if row["tenant_id"] is not None]
 
 
 def _wanted_route(values: dict[str, Any]) -> WantedRoute:
     roles = RoleSet(values["tenant_id"])
+    del values["cell_version"], values["cell_id"]
     values["logins"] = {roles.login(slot): verifier for slot, verifier in values["logins"].items()}
     return WantedRoute(**values)
 

@@ -14,8 +14,7 @@ from control_plane.cli.output import console, print_json
 from control_plane.cli.problems import Json, one_line, say
 from control_plane.cli.session import Session
 
-# A table may be so many times wider than the terminal before its cells are not folded any more.
-_MOST_FOLDING = 1.7
+_FEWEST_COLUMNS = 4
 _UNBOUNDED = 10_000
 _GAP = "  "
 
@@ -91,25 +90,40 @@ def _aligned(rows: Sequence[Row], right: frozenset[int] | set[int]) -> Iterator[
 
 
 def _draw(out: Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
-    """For a person: folded to the terminal, or as cards when that would leave a few letters."""
+    """For a person: without the last columns, or as cards, when words would have to be broken."""
     cells = [
         [_cell(text, column.words) for text, column in zip(row, columns, strict=True)]
         for row in rows
     ]
-    table = _grid(header=True)
-    for number, column in enumerate(columns):
-        justify: JustifyMethod = "right" if column.right else "left"
-        table.add_column(Text(column.title), justify=justify, overflow="fold", no_wrap=number == 0)
-    for row in cells:
-        table.add_row(*row)
-    wanted = Measurement.get(out, out.options.update(max_width=_UNBOUNDED), table).maximum
-    if wanted <= _MOST_FOLDING * out.width:
-        out.print(table)
-        return
+    for kept in range(len(columns), min(_FEWEST_COLUMNS, len(columns)) - 1, -1):
+        table = _table(columns[:kept], [row[:kept] for row in cells])
+        if (
+            Measurement.get(out, out.options.update(max_width=_UNBOUNDED), table).minimum
+            <= out.width
+        ):
+            out.print(table)
+            _name_left_out(out, columns[kept:])
+            return
     for number, row in enumerate(cells):
         if number:
             out.print()
         out.print(_card(list(zip((c.title.lower() for c in columns), row, strict=True))))
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> Table:
+    table = _grid(header=True)
+    for number, column in enumerate(columns):
+        justify: JustifyMethod = "right" if column.right else "left"
+        table.add_column(Text(column.title), justify=justify, overflow="fold", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _name_left_out(out: Console, columns: Sequence[Column]) -> None:
+    if columns:
+        names = ", ".join(column.title for column in columns)
+        out.print(Text(f"no room for: {names}", style="dim"))
 
 
 def _card(facts: Sequence[tuple[str, Text]]) -> Table:

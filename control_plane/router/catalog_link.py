@@ -69,12 +69,8 @@ class CatalogLink:
         """What changed after this version; the first look at a link asks for everything."""
         since = newer_than if self._settled else -1
         read_at = time.monotonic()
-        async with (
-            self._turn(),
-            self._db.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            version = await routes.cell_version(self._db, self._cell_id)
-            changed = await routes.wanted(self._db, self._cell_id, newer_than=since)
+        async with self._turn():
+            version, changed = await routes.changes(self._db, self._cell_id, newer_than=since)
             verifying = any(route.tls == "verify-full" for route in changed)
             signers = await routes.authorities(self._db, self._cell_id) if verifying else None
         self._settled = True

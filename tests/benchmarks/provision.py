@@ -26,7 +26,7 @@ from tests.benchmarks import report
 from tests.benchmarks.raw_pooler import RawPooler
 from tests.benchmarks.stage import stage
 
-_QUERY = "SELECT count(*) FROM patients.profiles"
+_QUERY = "SELECT count(*) FROM patients.patient"
 _ROUNDS = 15
 _BATCH = 24
 _LIMITS = TIER_LIMITS["standard"].login

@@ -30,12 +30,15 @@ class Client:
                     connection = await asyncpg.connect(
                         self.dsn, statement_cache_size=0, timeout=5, command_timeout=5
                     )
-                await connection.fetchval("SELECT count(*) FROM patients.profiles")
+                await connection.fetchval("SELECT count(*) FROM patients.patient")
                 self.answers += 1
                 self.last_answer = time.monotonic()
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 self.errors[type(error).__name__] += 1
-                connection = None
+                if connection is not None:
+                    connection.terminate()
+                    connection = None
+                await asyncio.sleep(0.05)
             await asyncio.sleep(0.005)
         if connection is not None:
             connection.terminate()
@@ -145,7 +148,7 @@ async def test_suspension_cuts_every_client_within_two_seconds(driver: Driver) -
     revealed = await driver.dsn(slug)
     idle = await asyncpg.connect(revealed["dsn"], statement_cache_size=0)
     await idle.execute("BEGIN")
-    await idle.fetchval("SELECT count(*) FROM patients.profiles")
+    await idle.fetchval("SELECT count(*) FROM patients.patient")
     session = await asyncpg.connect((await driver.dsn(slug, "session"))["dsn"])
     async with await clients_of(driver, slug) as clients:
         began = time.monotonic()
@@ -210,7 +213,7 @@ async def test_a_login_that_changed_itself_is_put_back(driver: Driver) -> None:
     await connection.execute("ALTER ROLE CURRENT_USER PASSWORD 'mine-now-not-yours'")
     await connection.close()
     found = await driver.findings()
-    assert [(f["invariant"], f["subject"]) for f in found] == [("I-8", slug)]
+    assert [(f["code"], f["subject"]) for f in found] == [("I-8", slug)]
     await driver.call("POST", "/v1/check/repairs", timeout=60)
     connection = await asyncpg.connect(revealed["dsn"], statement_cache_size=0)
     assert await connection.fetchval("SHOW statement_timeout") == "1min"

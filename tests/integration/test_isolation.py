@@ -12,6 +12,7 @@ from tests.driver import Driver, fresh_slug
 
 TENANTS = 4
 NOT_ALLOWED = "42501"
+RELAYED = "08P01"
 WHO = "SELECT current_user::text AS login, tenant_id::text FROM cp_meta.identity"
 
 
@@ -76,7 +77,8 @@ async def test_through_every_pooler_and_endpoint(clinics: list[dict[str, Any]]) 
             assert outcome == "in", detail
             identities.setdefault(mine["slug"], set()).add(detail)
         else:
-            assert (outcome, detail) == ("out", NOT_ALLOWED)
+            # PgBouncer relays what Postgres said: no right to connect, or no such login there.
+            assert (outcome, detail in (NOT_ALLOWED, RELAYED)) == ("out", True)
     assert all(len(found) == 1 for found in identities.values())
     assert len(set.union(*identities.values())) == TENANTS
 
@@ -112,10 +114,10 @@ FORBIDDEN = [
     "CREATE DATABASE intruder",
     "CREATE SCHEMA intruder",
     "CREATE TABLE public.intruder (id int)",
-    "DROP TABLE patients.profiles",
-    "DELETE FROM patients.profiles",
-    "TRUNCATE patients.profiles",
-    "ALTER TABLE patients.profiles DISABLE TRIGGER ALL",
+    "DROP TABLE patients.patient",
+    "DELETE FROM patients.patient",
+    "TRUNCATE patients.patient",
+    "ALTER TABLE patients.patient DISABLE TRIGGER ALL",
     "SET session_replication_role = replica",
     "UPDATE cp_meta.identity SET state = 'previous'",
     "SET ROLE cp_dbowner",

@@ -1,5 +1,7 @@
 from dataclasses import dataclass
 
+import pytest
+
 from control_plane.api import limits
 from control_plane.api.limits import Limiter, make_limits
 
@@ -53,7 +55,7 @@ def test_an_idle_key_never_saves_up_more_than_the_limit() -> None:
     assert [limiter.take("a") is None for _ in range(3)] == [True, True, False]
 
 
-def test_memory_is_bounded_without_forgiving_anybody(monkeypatch) -> None:
+def test_memory_is_bounded_without_forgiving_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "_MOST_BUCKETS", 10)
     clock = Clock()
     limiter = Limiter(60, clock)

@@ -6,8 +6,9 @@ WITH here AS (
            coalesce(datacl, acldefault('d', datdba)) AS acl
       FROM pg_database WHERE datname = current_database()
 ), ours AS (
-    SELECT name, EXISTS (SELECT FROM pg_roles WHERE rolname = name) AS there
+    SELECT name, r.oid
       FROM unnest(ARRAY[$1, $2, $4, $5, $6] || $3::text[]) AS name
+      LEFT JOIN pg_roles r ON r.rolname = name
 ), spaces AS (
     SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
      WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
@@ -38,15 +39,14 @@ WITH here AS (
                           ($7, 'CONNECT', false), ($1, 'CREATE', false), ($2, 'CONNECT', false),
                           ($4, 'CONNECT', false), ($5, 'CONNECT', false)) AS v (who, what, grantable)
 ), members AS (
-    SELECT m.roleid::regrole::text AS role, m.member::regrole::text AS member
+    SELECT pg_get_userbyid(m.roleid)::text AS role, pg_get_userbyid(m.member)::text AS member
       FROM pg_auth_members m
-     WHERE m.roleid::regrole::text IN (SELECT name FROM ours)
-        OR m.member::regrole::text IN (SELECT name FROM ours)
+     WHERE m.roleid IN (SELECT oid FROM ours) OR m.member IN (SELECT oid FROM ours)
 ), wanted_members AS (
     SELECT $2::text AS role, login AS member FROM unnest($3::text[]) AS login
     UNION ALL SELECT $1, $4
 ), differences AS (
-    SELECT format('role %s does not exist', name) AS difference FROM ours WHERE NOT there
+    SELECT format('role %s does not exist', name) AS difference FROM ours WHERE oid IS NULL
     UNION ALL
     SELECT format('role %s has a privileged attribute', r.rolname) FROM pg_roles r
      WHERE r.rolname IN (SELECT name FROM ours)

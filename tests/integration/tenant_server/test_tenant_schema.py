@@ -146,6 +146,9 @@ async def test_everything_in_the_template_changes_hands_and_nothing_else(
         assert not [line for line in after if "cp_template" in line]
     readable = {line.split(" | ")[1] for line in after if f"| {roles.backup} |" in line}
     assert {"audit.log", "public.ticket", "cp_meta.identity", "anywhere"} <= readable
+    await write_identity(inside, roles.key, 1, "primary")
+    identity = Clinic(place, roles, place.server.password).identity
+    await verify_tenant_database(inside, roles, identity, REVISION)
     await inside.close()
     await discard(place, administrator, roles)
 
