@@ -23,8 +23,8 @@ SHOWN_LOG_CHARACTERS = 6_000
 _HOME = pytest.StashKey[Path]()
 _OFFSETS = pytest.StashKey[dict[Path, int]]()
 
-# A test server may lose its data with the machine, and is a second faster to work with.
-FAST_POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# A test server may lose its data with the machine, but not with its process: that is tested.
+FAST_POSTGRES = {"fsync": "off", "full_page_writes": "off"}
 FAST_TENANTRY = {
     "TENANTRY_LEASE_SECONDS": "2",
     "TENANTRY_SWEEP_SECONDS": "0.5",

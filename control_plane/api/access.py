@@ -86,23 +86,34 @@ def check_permission(connection: AnyConnection, handler: BaseRouteHandler) -> No
 
 
 def check_names(connection: AnyConnection, handler: BaseRouteHandler) -> None:
-    """Names in the path are well formed and every query parameter is known.
+    """Names in the path are well formed; query parameters are known, given once, and not null.
+
+    The framework would take no notice of an unknown parameter, and takes the text ``null`` for
+    a parameter that was left out: a filter that was meant would be silently dropped.
 
     Raises:
         NotFound: a name in the path cannot exist.
-        Invalid: a query parameter is unknown; every such one is named.
+        Invalid: about the query; every such parameter is named.
     """
     for noun, value in connection.path_params.items():
         if not _ID_OR_NAME.fullmatch(str(value)):
             raise NotFound(f"there is no {noun} {value!r}")
+    if not connection.scope["query_string"]:
+        return
+    query = connection.query_params
     known = handler.opt.get("query", frozenset())
-    unknown = [name for name in connection.query_params if name not in known]
-    if unknown:
-        message = "there is no such query parameter"
-        raise Invalid(
-            f"unknown query parameter {unknown[0]!r}",
-            [{"field": name, "message": message} for name in unknown],
-        )
+    wrong = [(name, _query_problem(query.getall(name), known=name in known)) for name in query]
+    errors = [{"field": name, "message": words} for name, words in wrong if words is not None]
+    if errors:
+        raise Invalid(f"query parameter {errors[0]['field']}: {errors[0]['message']}", errors)
+
+
+def _query_problem(values: list[str], *, known: bool) -> str | None:
+    if not known:
+        return "there is no such query parameter"
+    if len(values) > 1:
+        return "give it once"
+    return "leave it out instead of null" if values == ["null"] else None
 
 
 async def audit_refusal(error: Exception, scope: Scope) -> None:

@@ -24,6 +24,7 @@ from control_plane.api.check import CheckController
 from control_plane.api.context import DEPENDENCIES, Process
 from control_plane.api.correlation import BindRequestId, add_request_id
 from control_plane.api.credentials import CredentialController
+from control_plane.api.handlers import complete_allow, methods_by_path
 from control_plane.api.health import HealthController
 from control_plane.api.keys import KeyController
 from control_plane.api.limits import make_limits
@@ -63,7 +64,7 @@ def build_app(ports: Ports) -> Litestar:
             PrometheusConfig(app_name="tenantry", prefix="tenantry", group_path=True).middleware,
         ],
         plugins=[_logging(), problems.plugin()],
-        before_send=[add_request_id],
+        before_send=[add_request_id, complete_allow],
         after_exception=[audit_refusal],
         lifespan=[_lifespan(ports)],
         openapi_config=documents.openapi_config(),
@@ -71,6 +72,7 @@ def build_app(ports: Ports) -> Litestar:
         debug=False,
     )
     documents.finish(app)
+    app.state.methods = methods_by_path(app)
     return app
 
 

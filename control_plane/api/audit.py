@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Controller, get
 from litestar.params import FromQuery, QueryParameter
-from msgspec import Meta
 
 from control_plane.api.context import Reading
 from control_plane.api.documents import refusals
@@ -15,9 +14,6 @@ from control_plane.api.words import AUDIT_CURSOR, NAME_OR_ID
 from control_plane.catalog.audit import AuditEvent, Outcome
 from control_plane.domain.names import show
 from control_plane.services.audit import list_audit
-
-# A time without its zone would mean something else to everybody.
-Moment = Annotated[dt.datetime, Meta(tz=True)]
 
 
 class AuditView(msgspec.Struct, frozen=True):
@@ -69,7 +65,7 @@ class AuditController(Controller):
         self,
         asking: Reading,
         tenant: Annotated[str | None, QueryParameter(pattern=NAME_OR_ID)] = None,
-        since: FromQuery[Moment | None] = None,
+        since: FromQuery[dt.datetime | None] = None,
         cursor: Annotated[str | None, QueryParameter(pattern=AUDIT_CURSOR)] = None,
         limit: Limit = LIMIT,
     ) -> AuditPage:

@@ -1,6 +1,7 @@
 """The check over HTTP: the catalog against reality, and the safe repairs."""
 
 import asyncio
+
 import msgspec
 from litestar import Controller, Response, get, post
 

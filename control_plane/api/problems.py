@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.enums import ParamType
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.plugins.problem_details import (
     ProblemDetailsConfig,
@@ -47,6 +46,12 @@ _CODES = {
     413: ("too_large", "the body is too large"),
     422: ("invalid", "the request cannot be accepted"),
     429: ("rate_limited", "too many requests; try again later"),
+}
+_SENT_AS = {
+    "data": "body",
+    "idempotency_key": "Idempotency-Key",
+    "operation_state": "state",
+    "tenant_state": "state",
 }
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.+?)`")
 _MISSING_FIELD = re.compile(r"Object missing required field `(.+?)`")
@@ -175,11 +180,9 @@ def _from_validation(error: ValidationException) -> Problem:
 
 
 def _name(found: dict[str, Any]) -> str:
-    """The name as it was sent: the framework knows headers by our own words for them."""
+    """The name as it was sent: the framework reports the parameter of the handler."""
     key = str(found.get("key", "data"))
-    if found.get("source") == ParamType.HEADER:
-        return "-".join(word.capitalize() for word in key.split("_"))
-    return "body" if key == "data" else key
+    return _SENT_AS.get(key, key)
 
 
 def _field(name: str, message: str) -> FieldProblem:

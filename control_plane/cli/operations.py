@@ -9,7 +9,7 @@ from control_plane.cli.following import is_over
 from control_plane.cli.options import limit_option, wait_option
 from control_plane.cli.output import when
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Exit, Json
+from control_plane.cli.problems import Json
 from control_plane.cli.progress import conclude, print_steps, watch
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_facts, print_table
@@ -82,9 +82,7 @@ def show(session: Session, operation: str) -> None:
 @pass_session
 def watch_(session: Session, operation: str) -> None:
     """Follow an operation to its end; exit 0 only if it succeeds."""
-    found = session.api.get(path("operations", operation))
-    if watch(session, found)["state"] != "succeeded":
-        raise click.exceptions.Exit(Exit.FAILED)
+    watch(session, session.api.get(path("operations", operation)))
 
 
 @operations.command("cancel")
@@ -97,10 +95,7 @@ def cancel(session: Session, operation: str, *, wait: bool) -> None:
     With --wait, exit 0 only if it was really cancelled.
     """
     answer = session.api.change("POST", path("operations", operation, "cancel"))
-    if not wait:
-        conclude(session, answer, wait=False)
-    elif watch(session, answer)["state"] != "cancelled":
-        raise click.exceptions.Exit(Exit.FAILED)
+    conclude(session, answer, wait=wait, wanted="cancelled")
 
 
 @operations.command("retry")

@@ -26,26 +26,29 @@ _TURNED = frozenset({"done", "skipped", "failed"})
 _TIME_WIDTH = 11
 
 
-def conclude(session: Session, operation: Json, *, wait: bool) -> Json:
-    """Tell how the work goes: where to follow it, or with ``wait`` its steps until it is over.
-
-    The last known operation is returned.
+def conclude(session: Session, operation: Json, *, wait: bool, wanted: str = "succeeded") -> None:
+    """Tell where to follow the work, or with ``wait`` follow it to the end that is ``wanted``.
 
     Raises:
-        click.exceptions.Exit: with code 1 when the operation did not succeed.
+        click.exceptions.Exit: with code 1 when the operation ended otherwise.
         Problem: it could not be followed to its end.
     """
-    if not wait:
-        _announce(session, operation)
-        return operation
-    operation = watch(session, operation)
-    if operation["state"] != "succeeded":
-        raise click.exceptions.Exit(Exit.FAILED)
-    return operation
+    if wait:
+        watch(session, operation, wanted=wanted)
+    elif session.json:
+        print_json(operation)
+    else:
+        print_line(f"{operation['id']} {_title(operation)} {operation['state']}")
+        say(f"follow it with: tenantry operations watch {one_line(operation['id'])}")
 
 
-def watch(session: Session, operation: Json) -> Json:
-    """Follow to the end and print it; the finished operation is returned."""
+def watch(session: Session, operation: Json, *, wanted: str = "succeeded") -> None:
+    """Follow an operation to its end and print it.
+
+    Raises:
+        click.exceptions.Exit: with code 1 when it ended otherwise than ``wanted``.
+        Problem: it could not be followed to its end.
+    """
     try:
         operation = _follow(session, operation)
     except KeyboardInterrupt:
@@ -58,8 +61,9 @@ def watch(session: Session, operation: Json) -> Json:
     if session.json:
         print_json(operation)
     else:
-        _print_end(operation)
-    return operation
+        _print_end(operation, wanted)
+    if operation["state"] != wanted:
+        raise click.exceptions.Exit(Exit.FAILED)
 
 
 def print_steps(operation: Json) -> None:
@@ -67,14 +71,6 @@ def print_steps(operation: Json) -> None:
     printer = _StepPrinter(console(), operation)
     for step in operation["steps"]:
         printer.print_step(step)
-
-
-def _announce(session: Session, operation: Json) -> None:
-    if session.json:
-        print_json(operation)
-        return
-    print_line(f"{operation['id']} {_title(operation)} {operation['state']}")
-    say(f"follow it with: tenantry operations watch {one_line(operation['id'])}")
 
 
 def _say_it_goes_on(operation: Json) -> None:
@@ -158,17 +154,16 @@ def _note(step: Json) -> str:
     return one_line(" ".join(str(part) for part in parts))
 
 
-def _print_end(operation: Json) -> None:
+def _print_end(operation: Json, wanted: str) -> None:
     spent = between(operation.get("created_at"), operation.get("finished_at"))
-    took = f" after {exact(spent)}" if spent is not None else ""
-    state = operation["state"]
-    if state == "succeeded":
-        print_line(f"{_title(operation)}: succeeded{took.replace('after', 'in')}")
+    state = operation["state"] + (f" after {exact(spent)}" if spent is not None else "")
+    if operation["state"] == wanted:
+        print_line(f"{_title(operation)}: {state}")
         return
     error = operation.get("error") or {}
     why = f": {error['message']} ({error.get('code', 'error')})" if error.get("message") else ""
-    say(f"error: {one_line(f'{_title(operation)} {state}{took}{why}')}")
-    if state == "failed":
+    say(f"error: {one_line(f'{_title(operation)} {state}{why}')}")
+    if operation["state"] == "failed":
         say(f"  try it again with: tenantry operations retry {one_line(operation['id'])}")
 
 

@@ -61,7 +61,10 @@ def create(  # noqa: PLR0913 - one parameter per option
     dry_run: bool,
     wait: bool,
 ) -> None:
-    """Give a new tenant its database, its logins and its route."""
+    """Give a new tenant its database, its logins and its route.
+
+    A slug has 3 to 40 lower-case letters, digits and hyphens, and begins with a letter.
+    """
     wanted: Json = {"slug": slug, "name": name or slug}
     optional = {"tier": tier, "region": region, "server": server, "labels": labels}
     wanted.update({field: value for field, value in optional.items() if value})

@@ -24,7 +24,6 @@ from control_plane.router.waiting import Backoff, happens, rest
 
 HEARTBEAT_SECONDS = 2.0
 LOOK_SECONDS = 0.25
-LONGEST_LOOK_SECONDS = 2.0
 DRIFT_SECONDS = 5.0
 
 log = structlog.get_logger()
@@ -90,6 +89,8 @@ class Agent:
                         backoff.reset()
             except TenantryError as error:
                 log.warning("catalog_away", problem=error.message)
+            except Exception:  # noqa: BLE001 - whatever the catalog answers, clients are served on
+                log.exception("catalog_not_understood")
             finally:
                 self._link = None
             await rest(backoff.grow())
@@ -167,7 +168,6 @@ class Agent:
         self._notice = None
 
     async def _watch_pgbouncer(self) -> None:
-        backoff = Backoff(LOOK_SECONDS, LONGEST_LOOK_SECONDS)
         looked = time.monotonic()
         while True:
             try:
@@ -175,14 +175,12 @@ class Agent:
                 if time.monotonic() - looked > DRIFT_SECONDS:
                     looked = time.monotonic()
                     await self._look_for_drift()
-                backoff.reset()
-                await rest(LOOK_SECONDS)
             except PoolerUnavailable as error:
                 if self._away is None:
                     log.warning("pgbouncer_away", problem=error.message)
                     self._wake.set()
                 self._away = error.message
-                await rest(backoff.grow())
+            await rest(LOOK_SECONDS)
 
     async def _look(self) -> None:
         self._version = await self._pooler.console.version()

@@ -6,6 +6,7 @@ file unreadable, while a bare name may hold letters, digits, ``-``, ``.`` and ``
 bare, and the included file continues the section it is included in.
 """
 
+import functools
 import hashlib
 import ipaddress
 import itertools
@@ -32,6 +33,7 @@ USERS_FILE = "users.txt"
 AUTHORITIES_FILE = "authorities.pem"
 MAX_CLIENTS = 5000
 LARGEST_POOL = 10_000
+LARGEST_CELL = 4_096
 
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -233,22 +235,42 @@ def served_digest(routes: Iterable[WantedRoute]) -> str:
     return hashlib.sha256("\n".join([server_tls(kept), *lines]).encode()).hexdigest()
 
 
-def _entry_lines(route: WantedRoute) -> list[str]:
-    alias, database = _alias(route.alias), _matching("database", _DATABASE, route.database)
-    target = f"host={_host(route.host)} port={_number('port', route.port, 65535)} dbname={database}"
-    pool = _number("pool_size", route.pool_size, LARGEST_POOL)
-    session_pool = _number("session_pool_size", route.session_pool_size, LARGEST_POOL)
-    return [
-        f"{alias} = {target} pool_size={pool} pool_mode=transaction",
-        f"{alias}{SESSION_SUFFIX} = {target} pool_size={session_pool} pool_mode=session",
-    ]
+def _entry_lines(route: WantedRoute) -> tuple[str, ...]:
+    return _entries(
+        route.alias,
+        route.host,
+        route.port,
+        route.database,
+        route.pool_size,
+        route.session_pool_size,
+    )
 
 
 def _user_lines(route: WantedRoute) -> list[str]:
-    return [
-        f'"{_matching("login", _LOGIN, login)}" "{_verifier(verifier)}"'
-        for login, verifier in route.logins.items()
-    ]
+    return [_user(login, verifier) for login, verifier in route.logins.items()]
+
+
+# A change touches one route of a thousand, and every line is checked at every change.
+@functools.lru_cache(maxsize=LARGEST_CELL)
+def _entries(
+    alias: str, host: str, port: int, database: str, pool_size: int, session_pool_size: int
+) -> tuple[str, str]:
+    name = _alias(alias)
+    target = (
+        f"host={_host(host)} port={_number('port', port, 65535)} "
+        f"dbname={_matching('database', _DATABASE, database)}"
+    )
+    pool = _number("pool_size", pool_size, LARGEST_POOL)
+    session_pool = _number("session_pool_size", session_pool_size, LARGEST_POOL)
+    return (
+        f"{name} = {target} pool_size={pool} pool_mode=transaction",
+        f"{name}{SESSION_SUFFIX} = {target} pool_size={session_pool} pool_mode=session",
+    )
+
+
+@functools.lru_cache(maxsize=2 * LARGEST_CELL)
+def _user(login: str, verifier: str) -> str:
+    return f'"{_matching("login", _LOGIN, login)}" "{_verifier(verifier)}"'
 
 
 def _alias(value: str) -> str:

@@ -1,5 +1,6 @@
 """The PgBouncer process of one agent: files written, read by it, and read back from it."""
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 
@@ -26,6 +27,11 @@ from control_plane.router.pgbouncer_config import (
 )
 from control_plane.router.pgbouncer_console import Console
 from control_plane.router.pgbouncer_files import PoolerFiles
+
+_QUIET_FACTOR = 5
+_LONGEST_QUIET_SECONDS = 1.0
+
+_parsed = functools.lru_cache(maxsize=2)(parse_databases)
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -87,7 +93,7 @@ class LocalPooler:
         }
         if authorities:
             texts = {AUTHORITIES_FILE: "\n".join(sorted(authorities)) + "\n", **texts}
-        entries = parse_databases(texts[DATABASES_FILE])
+        entries = _parsed(texts[DATABASES_FILE])
         return Rendered(texts=texts, entries=entries, digest=served_digest(routes))
 
     def serves(self, wanted: Rendered) -> bool:
@@ -154,12 +160,10 @@ class LocalPooler:
 
     async def _reload(self) -> None:
         started = time.monotonic()
-        try:
-            await self.console.reload()
-        finally:
-            ended = time.monotonic()
-            self.reload_seconds = ended - started
-            self.quiet_from = ended + 5 * self.reload_seconds
+        await self.console.reload()
+        ended = time.monotonic()
+        self.reload_seconds = ended - started
+        self.quiet_from = ended + min(_QUIET_FACTOR * self.reload_seconds, _LONGEST_QUIET_SECONDS)
 
     async def _put_back(self, texts: Mapping[str, str | None]) -> None:
         self.files.write_all({name: text for name, text in texts.items() if text is not None})

@@ -23,7 +23,7 @@ async def list_audit(
 
     Raises:
         NotFound: there is no such tenant.
-        Invalid: ``since`` is outside of the calendar.
+        Invalid: ``since`` has no zone, or is outside of the calendar.
     """
     tenant_id = (await find_tenant(db, caller, tenant)).id if tenant is not None else None
     return await audit.page(
@@ -49,8 +49,12 @@ async def record_denial(
 
 
 def _in_utc(moment: dt.datetime) -> dt.datetime:
+    """A time without its zone would mean something else to everybody."""
     try:
-        return moment.astimezone(dt.UTC)
-    except OverflowError as error:
-        message = "this moment is outside of the calendar"
-        raise Invalid(message, [{"field": "since", "message": message}]) from error
+        in_utc = moment.astimezone(dt.UTC) if moment.tzinfo is not None else None
+    except OverflowError:
+        in_utc = None
+    if in_utc is None:
+        message = "give a time with its zone, for example 2026-01-31T08:00:00Z"
+        raise Invalid(f"since: {message}", [{"field": "since", "message": message}])
+    return in_utc

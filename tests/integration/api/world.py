@@ -188,8 +188,10 @@ def make_catalog(postgres: TenantServer, name: str, home: Path) -> Settings:
 
 
 @contextmanager
-def running_api(settings: Settings, environment: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
-    """The API as its own process; its URL and its log."""
+def running_api(
+    settings: Settings, environment: Mapping[str, str], *, until: str = "/health/ready"
+) -> Iterator[tuple[str, Path]]:
+    """The API as its own process that answers ``until`` with 200; its URL and its log."""
     password = settings.home / "catalog.password"
     if settings.catalog_password is not None:
         password.write_text(settings.catalog_password.reveal())
@@ -214,18 +216,18 @@ def running_api(settings: Settings, environment: Mapping[str, str]) -> Iterator[
             command, env={**kept, **given}, stdout=sink, stderr=sink, cwd=REPOSITORY
         )
     try:
-        _wait_until_up(process, port, log)
+        _wait_until_up(process, f"http://127.0.0.1:{port}{until}", log)
         yield f"http://127.0.0.1:{port}", log
     finally:
         process.terminate()
         process.wait(20)
 
 
-def _wait_until_up(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def _wait_until_up(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
+            if httpx.get(url).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.1)

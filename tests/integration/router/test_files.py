@@ -6,12 +6,15 @@ import msgspec
 import psycopg
 import pytest
 
+from control_plane.catalog import routes
+from control_plane.catalog.routes import WantedRoute
 from control_plane.domain.errors import PoolerUnavailable
 from control_plane.router.pgbouncer_console import Console
+from control_plane.router.pgbouncer_config import parse_databases, render_databases
 from control_plane.router.pooler import LocalPooler, Rendered
 from tests.integration.router.conftest import traffic
 from tests.integration.router.processes import PoolerHome
-from tests.integration.router.world import World, eventually
+from tests.integration.router.world import Clinic, World, eventually
 
 
 async def test_pgbouncer_still_lies_about_a_broken_file(world: World) -> None:
@@ -33,8 +36,7 @@ async def test_pgbouncer_still_lies_about_a_broken_file(world: World) -> None:
 async def test_what_pgbouncer_does_not_take_is_put_back(world: World) -> None:
     clinic = await world.clinic("unbroken-clinic")
     await world.publish(clinic)
-    async with world.catalog.connection() as db:
-        wanted = await _route_of(db, clinic.cell_id, clinic.slug)
+    wanted = await _route_of(world, clinic)
     home = PoolerHome(world.base, "alone", "cell-alone", world.environment)
     home.prepare()
     home.start_pgbouncer()
@@ -59,10 +61,35 @@ async def test_what_pgbouncer_does_not_take_is_put_back(world: World) -> None:
         home.stop()
 
 
-async def _route_of(db, cell_id, alias):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    from control_plane.catalog import routes
+async def test_pgbouncer_reads_every_name_that_a_slug_may_have(world: World) -> None:
+    clinic = await world.clinic("model-clinic")
+    await world.publish(clinic)
+    model = await _route_of(world, clinic)
+    slugs = ["databases", "users", "include", "all", "user", "a-b", "x--y", "a1b", "a" + "9" * 39]
+    hosts = ["::1", "10.0.0.1", "pg.example.com", "localhost", "fd00::1", "a", "b-c.d", "e0", "f.g"]
+    made = [
+        msgspec.structs.replace(model, alias=slug, host=host, port=65535, pool_size=10_000)
+        for slug, host in zip(slugs, hosts, strict=True)
+    ]
+    home = PoolerHome(world.base, "names", "cell-names", world.environment)
+    home.prepare()
+    home.start_pgbouncer()
+    pooler = LocalPooler(home.settings)
+    try:
+        users = pooler.render(made[:1], [])
+        texts = users.texts | {"databases.ini": render_databases(made, home.settings.directory)}
+        entries = parse_databases(texts["databases.ini"])
+        await pooler.serve(msgspec.structs.replace(users, texts=texts, entries=entries))
+        assert len(await pooler.console.databases()) == 2 * len(slugs)
+    finally:
+        await pooler.console.close()
+        home.stop()
 
-    return next(r for r in await routes.wanted(db, cell_id, newer_than=-1) if r.alias == alias)
+
+async def _route_of(world: World, clinic: Clinic) -> WantedRoute:
+    async with world.catalog.connection() as db:
+        wanted = await routes.wanted(db, clinic.cell_id, newer_than=-1)
+    return next(route for route in wanted if route.tenant_id == clinic.id)
 
 
 async def test_a_file_that_cannot_be_written_is_reported_and_recovers(world: World) -> None:

@@ -218,7 +218,7 @@ async def test_a_session_that_stays_is_never_acknowledged(
         await sitting.execute("SELECT 1")
 
 
-async def test_a_new_pgbouncer_is_paused_again(world: World, consoles: list[Console]) -> None:
+async def test_a_new_pgbouncer_is_paused_again(world: World) -> None:
     clinic = await world.published_clinic("killed-clinic")
     home = world.poolers[0]
     operation = uuid4()

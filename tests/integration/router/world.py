@@ -18,7 +18,7 @@ from control_plane.adapters.scram import new_password, verifier
 from control_plane.catalog import poolers, routes
 from control_plane.catalog.pool import Catalog, Connection
 from control_plane.catalog.poolers import Pooler
-from control_plane.catalog.routes import Route
+from control_plane.catalog.routes import NewRoute
 from control_plane.config import Secret, Settings
 from control_plane.domain.names import RoleSet, Slot, database_name
 from tests.integration.router.processes import ADMIN, LOCALHOST, Cluster, PoolerHome
@@ -68,21 +68,16 @@ class World:
         return clinic
 
     async def publish(self, clinic: Clinic, database_id: UUID | None = None) -> int:
-        route = Route(
+        route = NewRoute(
             tenant_id=clinic.id,
             cell_id=clinic.cell_id,
             alias=clinic.slug,
             database_id=database_id or clinic.database_id,
-            state="published",
+            generation=1,
             pool_size=5,
             session_pool_size=3,
-            generation=1,
-            version=0,
             endpoint_host=LOCALHOST,
             endpoint_port=1,
-            paused_by=None,
-            pause_epoch=None,
-            pause_until=None,
         )
         async with self.catalog.transaction() as db:
             return await routes.put(db, route)
@@ -130,7 +125,13 @@ class World:
             return next(p for p in await poolers.every(db) if p.name == name)
 
     async def connect(
-        self, clinic: Clinic, pooler: PoolerHome, *, session: bool = False, slot: Slot = "a"
+        self,
+        clinic: Clinic,
+        pooler: PoolerHome,
+        *,
+        session: bool = False,
+        slot: Slot = "a",
+        seconds: int = 20,
     ) -> Client:
         """What an application does, with the clinic's own login."""
         return await psycopg.AsyncConnection.connect(
@@ -141,7 +142,7 @@ class World:
             password=clinic.passwords[slot].reveal(),
             autocommit=True,
             prepare_threshold=None,
-            connect_timeout=20,
+            connect_timeout=seconds,
         )
 
     @asynccontextmanager

