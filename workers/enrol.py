@@ -3,8 +3,6 @@
 Run again on a server in use, it brings the present template version there.
 """
 
-from uuid import UUID
-
 from control_plane.adapters import tenant_roles, tenant_schema
 from control_plane.adapters.postgres_server import require_server
 from control_plane.catalog import operations, servers
@@ -51,22 +49,16 @@ async def activate_server(ctx: StepContext) -> Outcome:
 async def abandon(ctx: StepContext, db: Connection) -> None:
     """A cancelled enrolment leaves no server; a failed one can be retried or removed."""
     operation = await operations.get(db, ctx.operation.id)
-    server = await servers.get(db, _server_id(ctx))
+    server = await servers.get(db, ctx.server_id)
     if operation.state == "cancelled" and server.state == "enrolling":
         await servers.remove(db, server)
 
 
 async def _living_server(ctx: StepContext) -> Server:
-    server = await ctx.server(_server_id(ctx))
+    server = await ctx.server(ctx.server_id)
     if server.state == "removed":
         raise WrongState(f"server {server.name} was removed meanwhile; add it again if it is meant")
     return server
-
-
-def _server_id(ctx: StepContext) -> UUID:
-    if ctx.operation.server_id is None:
-        raise TypeError(f"{ctx.operation.kind} is no operation on a server")
-    return ctx.operation.server_id
 
 
 VERB = Verb(

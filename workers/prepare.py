@@ -5,9 +5,9 @@ from control_plane.catalog.databases import Database
 from control_plane.catalog.pool import Connection
 from control_plane.domain.plans import PLANS
 from control_plane.domain.tenants import TIER_LIMITS
+from control_plane.services import reclaiming
 from workers.engine.step import Done, Outcome, StepContext, Verb
 from workers.steps import databases as making
-from workers.steps import reclaiming
 
 
 async def create_roles(ctx: StepContext) -> Outcome:

@@ -9,9 +9,9 @@ from control_plane.catalog.databases import Credential, Database
 from control_plane.catalog.pool import Connection
 from control_plane.domain.plans import PLANS
 from control_plane.domain.tenants import LoginLimits
+from control_plane.services import reclaiming
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb
 from workers.steps import databases as making
-from workers.steps import reclaiming
 from workers.steps import routes as routing
 
 _CLAIMED = "claimed from the pool"

@@ -6,7 +6,6 @@ Every tick may run late, twice or not at all; each only does what is due now.
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
-from control_plane.services.servers import watch_servers
 
 from control_plane.adapters import clock
 from control_plane.catalog import (
@@ -31,13 +30,15 @@ from control_plane.domain.plans import PLANS
 from control_plane.router.credentials import new_credential
 from control_plane.services import check
 from control_plane.services.ports import Ports
-from workers.steps.reclaiming import condemn
+from control_plane.services.reclaiming import condemn
+from control_plane.services.servers import watch_servers
 
 _log = structlog.get_logger(__name__)
 _SYSTEM = "system"
 _RETIREMENTS_AT_ONCE = 50
 _PREPARING_AT_ONCE = 2
 _IDEMPOTENCY_HOURS = 48
+_AFTER_FAILURE_MINUTES = 10
 
 
 async def retire_due_logins(ports: Ports) -> None:
@@ -97,6 +98,8 @@ async def _tend_server(db: Connection, ports: Ports, server: Server) -> list[Ope
     fingerprint = ports.template.fingerprint
     if await servers.template_revision(db, server.id, fingerprint) is None:
         return await _build_template(db, server)
+    if await operations.count_live(db, "provision") > 0:
+        return []  # tenants that wait come first; the pool is for those after them
     held = await databases.pool_counts(db, server.id, fingerprint)
     room = min(ports.settings.pool_target, server.capacity - server.placed) - held.total
     wanted = max(0, min(room, _PREPARING_AT_ONCE - held.preparing))
@@ -104,6 +107,8 @@ async def _tend_server(db: Connection, ports: Ports, server: Server) -> list[Ope
 
 
 async def _build_template(db: Connection, server: Server) -> list[Operation]:
+    if await operations.failed_lately(db, server.id, "enrol", minutes=_AFTER_FAILURE_MINUTES):
+        return []
     try:
         return [
             await operations.insert(

@@ -6,6 +6,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from control_plane.adapters.scram_only import check_authenticated, scram_required
 from control_plane.config import Secret
 
 _TIMEOUT_SECONDS = 5.0
@@ -36,17 +37,19 @@ class Answer(msgspec.Struct, frozen=True):
 async def try_login(endpoint: Endpoint, login: str, password: Secret) -> Answer:
     """One connection, one question, and out again."""
     try:
-        connection = await asyncpg.connect(
-            host=endpoint.host,
-            port=endpoint.port,
-            database=endpoint.database,
-            user=login,
-            password=password.reveal(),
-            timeout=_TIMEOUT_SECONDS,
-            command_timeout=_TIMEOUT_SECONDS,
-            statement_cache_size=0,
-            ssl=False,
-        )
+        with scram_required():
+            connection = await asyncpg.connect(
+                host=endpoint.host,
+                port=endpoint.port,
+                database=endpoint.database,
+                user=login,
+                password=password.reveal(),
+                timeout=_TIMEOUT_SECONDS,
+                command_timeout=_TIMEOUT_SECONDS,
+                statement_cache_size=0,
+                ssl=False,
+            )
+        check_authenticated(connection)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         return _refused(endpoint, error)
     try:

@@ -5,15 +5,18 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, get
-from litestar.params import FromQuery, QueryParameter
+from litestar.params import QueryParameter
 
 from control_plane.api.context import Reading
 from control_plane.api.documents import refusals
 from control_plane.api.paging import LIMIT, Limit
 from control_plane.api.words import AUDIT_CURSOR, NAME_OR_ID
 from control_plane.catalog.audit import AuditEvent, Outcome
+from control_plane.domain.errors import Invalid
 from control_plane.domain.names import show
 from control_plane.services.audit import list_audit
+
+_MOMENT = {"format": "date-time"}
 
 
 class AuditView(msgspec.Struct, frozen=True):
@@ -65,7 +68,7 @@ class AuditController(Controller):
         self,
         asking: Reading,
         tenant: Annotated[str | None, QueryParameter(pattern=NAME_OR_ID)] = None,
-        since: FromQuery[dt.datetime | None] = None,
+        since: Annotated[str | None, QueryParameter(schema_extra=_MOMENT)] = None,
         cursor: Annotated[str | None, QueryParameter(pattern=AUDIT_CURSOR)] = None,
         limit: Limit = LIMIT,
     ) -> AuditPage:
@@ -75,9 +78,18 @@ class AuditController(Controller):
                 db,
                 asking.caller,
                 tenant=tenant,
-                since=since,
+                since=_moment(since) if since is not None else None,
                 before=int(cursor) if cursor is not None else None,
                 limit=limit,
             )
         following = str(found[-1].seq) if len(found) == limit else None
         return AuditPage([audit_view(event) for event in found], following)
+
+
+def _moment(text: str) -> dt.datetime:
+    """Stricter than the framework, which takes a bare number for seconds since 1970."""
+    try:
+        return msgspec.convert(text, dt.datetime)
+    except msgspec.ValidationError as error:
+        message = "give a time with its zone, for example 2026-01-31T08:00:00Z"
+        raise Invalid(f"since: {message}", [{"field": "since", "message": message}]) from error

@@ -183,4 +183,5 @@ def _never_null(schema: Schema) -> Schema:
     if len(kinds) != 1:
         return schema
     kinds[0].pattern = kinds[0].pattern or schema.pattern
+    kinds[0].format = kinds[0].format or schema.format
     return kinds[0]

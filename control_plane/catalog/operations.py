@@ -139,9 +139,28 @@ async def page(
     return [from_row(row) for row in rows]
 
 
-async def latest_of_tenant(db: Connection, tenant_id: UUID) -> Operation | None:
-    found = await page(db, before=None, limit=1, tenant_id=tenant_id)
-    return found[0] if found else None
+async def count_live(db: Connection, kind: str) -> int:
+    """How many operations of this kind are not over."""
+    count: int = await db.fetchval(
+        """SELECT count(*) FROM operations
+           WHERE kind = $1 AND state IN ('pending', 'running', 'waiting', 'cancelling')""",
+        kind,
+    )
+    return count
+
+
+async def failed_lately(db: Connection, server_id: UUID, kind: str, *, minutes: int) -> bool:
+    """Whether an operation of this kind failed on this server within the last ``minutes``."""
+    return bool(
+        await db.fetchval(
+            """SELECT EXISTS (SELECT FROM operations
+               WHERE server_id = $1 AND kind = $2 AND state = 'failed'
+                 AND finished_at > clock_timestamp() - make_interval(mins => $3))""",
+            server_id,
+            kind,
+            minutes,
+        )
+    )
 
 
 async def request_cancel(db: Connection, operation_id: UUID, plan: Plan) -> Operation:

@@ -115,7 +115,7 @@ class Filter(msgspec.Struct, frozen=True):
 
 _PAGE = (
     _SELECT  # noqa: S608 - constants of this module
-    + """  # noqa: S608 - constants of this module
+    + """
     WHERE ($1::uuid IS NULL
            OR (t.created_at, t.id) > (SELECT x.created_at, x.id FROM tenants x WHERE x.id = $1))
       AND (CASE WHEN $3::text IS NULL THEN t.state <> 'deleted' ELSE t.state = $3 END)

@@ -49,7 +49,7 @@ class Agent:
         self._away: str | None = "PgBouncer has not answered yet"
         self._problem: str | None = None
         self._notice: str | None = None
-        self._failed: Rendered | None = None
+        self._failed: tuple[Rendered, int] | None = None
         self._retry = Backoff(1.0, 10.0)
         self._retry_at = 0.0
 
@@ -89,7 +89,7 @@ class Agent:
                         backoff.reset()
             except TenantryError as error:
                 log.warning("catalog_away", problem=error.message)
-            except Exception:  # noqa: BLE001 - whatever the catalog answers, clients are served on
+            except Exception:
                 log.exception("catalog_not_understood")
             finally:
                 self._link = None
@@ -131,12 +131,14 @@ class Agent:
             self._served_version = version
 
     async def _serve(self, wanted: Rendered, version: int) -> bool:
-        if wanted is self._failed and time.monotonic() < self._retry_at:
+        attempt = (wanted, self._pooler.console.session)
+        if attempt == self._failed and time.monotonic() < self._retry_at:
             return False
         try:
             await self._pooler.serve(wanted)
         except PoolerUnavailable as error:
-            self._problem, self._failed = error.message, wanted
+            self._problem = error.message
+            self._failed = (wanted, self._pooler.console.session)
             self._retry_at = time.monotonic() + self._retry.grow()
             log.warning("not_served", version=version, problem=error.message)
             return False
@@ -186,7 +188,7 @@ class Agent:
         self._version = await self._pooler.console.version()
         if self._away is not None:
             log.info("pgbouncer_answers", version=self._version)
-            self._away, self._failed = None, None
+            self._away = None
             self._wake.set()
         if self._session != self._pooler.console.session:
             await self._apply()

@@ -169,6 +169,11 @@ def parse_databases(text: str) -> dict[str, Entry]:
     return entries
 
 
+def tenant_user_lines(text: str) -> list[str]:
+    """The lines of a ``users.txt`` that are tenants' logins as ``render_users`` writes them."""
+    return [line for line in text.splitlines() if _is_tenant_user(line)]
+
+
 def server_tls(routes: Iterable[WantedRoute]) -> ServerTls:
     """The one TLS mode of a PgBouncer process that serves these routes.
 
@@ -271,6 +276,14 @@ def _entries(
 @functools.lru_cache(maxsize=2 * LARGEST_CELL)
 def _user(login: str, verifier: str) -> str:
     return f'"{_matching("login", _LOGIN, login)}" "{_verifier(verifier)}"'
+
+
+def _is_tenant_user(line: str) -> bool:
+    login, _, verifier = line.strip('"').partition('" "')
+    try:
+        return line == _user(login, verifier)
+    except Unrenderable:
+        return False
 
 
 def _alias(value: str) -> str:

@@ -16,10 +16,15 @@ class PoolerFiles:
         self.directory = directory
 
     def read(self, name: str) -> str | None:
-        """The text of a file, or ``None`` when there is none that can be read."""
+        """The text of a file, or ``None`` when there is none that can be read.
+
+        A link is none of ours: the directory's owner may have less rights than this process.
+        """
         try:
-            return (self.directory / name).read_text()
-        except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError):
+            descriptor = os.open(self.directory / name, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(descriptor) as file:
+                return file.read()
+        except (OSError, UnicodeDecodeError):
             return None
 
     def write(self, name: str, text: str) -> bool:

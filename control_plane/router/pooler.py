@@ -24,6 +24,7 @@ from control_plane.router.pgbouncer_config import (
     render_main,
     render_users,
     served_digest,
+    tenant_user_lines,
 )
 from control_plane.router.pgbouncer_console import Console
 from control_plane.router.pgbouncer_files import PoolerFiles
@@ -66,13 +67,12 @@ class LocalPooler:
         Raises:
             PoolerUnavailable: a file cannot be written.
         """
-        users = self.files.read(USERS_FILE) or ""
-        kept = [line for line in users.splitlines() if not line.startswith(f'"{CONSOLE_USER}" ')]
-        console = render_users([], self._console_verifier)
+        kept = tenant_user_lines(self.files.read(USERS_FILE) or "")
+        console = render_users([], self._console_verifier).rstrip("\n")
         texts = {
             MAIN_FILE: render_main(self._settings),
             ACCESS_FILE: render_access(),
-            USERS_FILE: "\n".join([console.rstrip("\n"), *kept]) + "\n",
+            USERS_FILE: "\n".join([console, *kept]) + "\n",
         }
         if self.files.read(DATABASES_FILE) is None:
             texts[DATABASES_FILE] = render_databases([], self._settings.directory)

@@ -4,20 +4,19 @@ import asyncio
 from contextlib import suppress
 from uuid import UUID
 
-from control_plane.adapters import clock, tenant_roles
+from control_plane.adapters import tenant_roles
 from control_plane.adapters.postgres_server import Connection, connect
-from control_plane.catalog import audit, databases, operations, routes, servers, tenants
+from control_plane.catalog import audit, databases, routes, servers, tenants
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.databases import Database
-from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.servers import Server
 from control_plane.domain.errors import OperationInProgress
 from control_plane.domain.invariants import Finding, findings
-from control_plane.domain.plans import PLANS
 from control_plane.domain.tenants import TIER_LIMITS, LoginLimits
 from control_plane.services.addresses import server_address
 from control_plane.services.ports import Ports
 from control_plane.services.reality import gather
+from control_plane.services.reclaiming import condemn
 
 _SETTLE_SECONDS = 1.0
 _SESSION_NAME = "cp:repair"
@@ -103,19 +102,8 @@ async def _reclaim(ports: Ports, database_id: UUID, actor: str) -> None:
         database = await databases.find(db, database_id)
         if database is None or database.purpose not in ("preparing", "condemned"):
             return
-        await databases.condemn(db, database.id)
         with suppress(OperationInProgress):
-            await operations.insert(
-                db,
-                NewOperation(
-                    id=clock.new_id(),
-                    plan=PLANS["reclaim"],
-                    subject=database.name,
-                    actor=actor,
-                    server_id=database.server_id,
-                    database_id=database.id,
-                ),
-            )
+            await condemn(db, database, actor)
 
 
 async def _connect(ports: Ports, server: Server) -> Connection:

@@ -8,7 +8,7 @@ import msgspec
 from control_plane.adapters import clock, server_probe
 from control_plane.catalog import audit, databases, operations, servers
 from control_plane.catalog.audit import Caller, Entry
-from control_plane.catalog.databases import Database, Purpose
+from control_plane.catalog.databases import Purpose
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.servers import Server, ServerState
@@ -18,6 +18,7 @@ from control_plane.domain.plans import PLANS
 from control_plane.services.addresses import seal_admin_password, server_address
 from control_plane.services.enrolment import NewServer, Probed
 from control_plane.services.ports import Ports
+from control_plane.services.reclaiming import condemn
 
 _LOOKS_AT_ONCE = 32
 
@@ -131,7 +132,9 @@ async def remove_server(db: Connection, caller: Caller, name: str) -> Removal:
         )
     if held or server.state == "active":
         pooled = [database for database in held if database.purpose == "pooled"]
-        reclaims = tuple([await _condemn(db, caller, database) for database in pooled])
+        reclaims = tuple(
+            [await condemn(db, database, caller.principal.name) for database in pooled]
+        )
         waits_for = _being_emptied(count)
         facts: dict[str, object] = {"waits_for": waits_for}
         await audit.record(db, caller, Entry("server.empty", name, facts=facts))
@@ -209,21 +212,6 @@ async def _change_state(
     action = "server.drain" if wanted == "draining" else "server.undrain"
     await audit.record(db, caller, Entry(action, name))
     return await servers.get(db, server.id)
-
-
-async def _condemn(db: Connection, caller: Caller, database: Database) -> Operation:
-    await databases.condemn(db, database.id)
-    return await operations.insert(
-        db,
-        NewOperation(
-            id=clock.new_id(),
-            plan=PLANS["reclaim"],
-            subject=database.name,
-            actor=caller.principal.name,
-            server_id=database.server_id,
-            database_id=database.id,
-        ),
-    )
 
 
 def _being_emptied(count: Counter[Purpose]) -> str:

@@ -25,6 +25,7 @@ from control_plane.router.pgbouncer_config import (
     servable,
     served_digest,
     server_tls,
+    tenant_user_lines,
 )
 
 GOLDEN = Path(__file__).parent / "golden" / "pgbouncer"
@@ -346,6 +347,13 @@ def test_hostile_text_is_refused_or_harmless(
         re.fullmatch(r'"[a-z0-9_]+" "SCRAM-SHA-256\$[^"\s]+"', u) for u in users.split("\n")[:-1]
     )
     assert users.count("\n") == 1 + len(made.logins)
+
+
+def test_only_tenants_lines_are_kept_of_a_users_file() -> None:
+    written = render_users([route(1), route(2)], VERIFIER)
+    strange = ["root:$6$secret:19000:0:99999:7:::", '"postgres" "x"', f" {written.splitlines()[1]}"]
+    kept = tenant_user_lines("\n".join([written, *strange]))
+    assert kept == written.splitlines()[1:]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,13 @@ class StepContext:
         return self.operation.database_id
 
     @property
+    def server_id(self) -> UUID:
+        """The server of this operation; only verbs on servers ask."""
+        if self.operation.server_id is None:
+            raise TypeError(f"{self.operation.kind} is no operation on a server")
+        return self.operation.server_id
+
+    @property
     def session_name(self) -> str:
         """The name our sessions on tenant servers carry, so that a later epoch can end them."""
         return f"cp:{encode(self.operation.id)}:{self._lease.epoch}"

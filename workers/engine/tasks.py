@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -60,6 +61,9 @@ def register(
 ) -> None:
     """Give a Celery application its tasks: ``advance``, ``sweep`` and one per tick."""
     process: list[Process] = []
+    # One line per sweep would bury the lines that matter; the engine logs what goes wrong.
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     @signals.worker_process_init.connect(weak=False)
     def start(**_: Any) -> None:  # noqa: ANN401 - Celery's signature

@@ -1,6 +1,7 @@
 """RELOAD says yes to anything; the agent looks, puts back, repairs and tells."""
 
 import asyncio
+from pathlib import Path
 
 import msgspec
 import psycopg
@@ -9,8 +10,8 @@ import pytest
 from control_plane.catalog import routes
 from control_plane.catalog.routes import WantedRoute
 from control_plane.domain.errors import PoolerUnavailable
-from control_plane.router.pgbouncer_console import Console
 from control_plane.router.pgbouncer_config import parse_databases, render_databases
+from control_plane.router.pgbouncer_console import Console
 from control_plane.router.pooler import LocalPooler, Rendered
 from tests.integration.router.conftest import traffic
 from tests.integration.router.processes import PoolerHome
@@ -155,6 +156,17 @@ async def test_a_second_start_changes_no_file(world: World) -> None:
     empty: Rendered = pooler.render([], [])
     first = before["users.txt"].splitlines()[0]
     assert empty.texts["users.txt"].splitlines()[0] == first
+
+
+async def test_a_link_is_neither_followed_nor_kept(world: World, tmp_path: Path) -> None:
+    home = PoolerHome(world.base, "linked", "cell-linked", world.environment)
+    secret = tmp_path / "secret"
+    secret.write_text("only for root\n")
+    home.file("users.txt").symlink_to(secret)
+    await asyncio.to_thread(home.prepare)
+    assert not home.file("users.txt").is_symlink()
+    assert home.file("users.txt").read_text().startswith('"tenantry_agent" ')
+    assert secret.read_text() == "only for root\n"
 
 
 async def _takes_in(console: Console, alias: str) -> bool:

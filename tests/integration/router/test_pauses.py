@@ -182,8 +182,9 @@ async def test_a_stuck_pause_holds_up_nobody_else(world: World, consoles: list[C
     sitting = await world.connect(stuck, world.poolers[0])
     await sitting.execute("BEGIN")
     await sitting.execute("SELECT 1")
+    waited = uuid4()
     waiting = asyncio.create_task(
-        pause_everywhere(world.catalog, stuck.id, operation_id=uuid4(), epoch=1, seconds=8)
+        pause_everywhere(world.catalog, stuck.id, operation_id=waited, epoch=1, seconds=20)
     )
     await asyncio.sleep(0.2)
     async with traffic(world, quick) as seen:
@@ -201,6 +202,7 @@ async def test_a_stuck_pause_holds_up_nobody_else(world: World, consoles: list[C
     await sitting.execute("COMMIT")
     await waiting
     await sitting.close()
+    await resume_everywhere(world.catalog, stuck.id, operation_id=waited)
     await eventually(lambda: none_paused(consoles, stuck))
 
 
