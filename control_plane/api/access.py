@@ -9,7 +9,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 from litestar.types import Scope
 
-from control_plane.api.context import AnyConnection, caller_of, process_of
+from control_plane.api.context import AnyConnection, address_of, caller_of, process_of
 from control_plane.api.handlers import is_options, operation_of
 from control_plane.api.problems import rate_limited
 from control_plane.api.words import NAME_OR_ID
@@ -43,7 +43,7 @@ class KeyAuthentication(AbstractAuthenticationMiddleware):
                 if process.limits.notes_of_use.take(principal.key_id) is None:
                     await catalog_keys.mark_used(db, principal.key_id)
         except Unauthenticated:
-            address = connection.client.host if connection.client else ""
+            address = address_of(connection)
             wait = process.limits.failed_logins.take(address)
             if wait is not None:
                 raise rate_limited(wait) from None

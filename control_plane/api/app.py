@@ -1,5 +1,6 @@
 """The HTTP API: ``uvicorn control_plane.api.app:create_app --factory --no-proxy-headers``."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,6 +44,13 @@ _BODY_BYTES = 64 * 1024
 _POOL_SIZE = 16
 
 
+class Metrics(PrometheusController):
+    """Counts and times by route template; open like /health, and without a name in it."""
+
+    include_in_schema = False
+    openmetrics_format = True
+
+
 def create_app() -> Litestar:
     """The application of this process's environment; one line and exit 1 when that is wrong."""
     try:
@@ -58,7 +66,7 @@ def build_app(ports: Ports) -> Litestar:
         RuntimeError: an operation has no row in ``PERMISSIONS``.
     """
     app = Litestar(
-        route_handlers=[_v1(), HealthController, _metrics(), _assets()],
+        route_handlers=[_v1(), HealthController, Metrics, _assets()],
         middleware=[
             BindRequestId(),
             PrometheusConfig(app_name="tenantry", prefix="tenantry", group_path=True).middleware,
@@ -97,14 +105,6 @@ def _v1() -> Router:
     )
 
 
-def _metrics() -> type[PrometheusController]:
-    class Metrics(PrometheusController):
-        include_in_schema = False
-        openmetrics_format = True
-
-    return Metrics
-
-
 def _assets() -> Router:
     return create_static_files_router(
         documents.ASSETS, directories=[documents.STATIC], include_in_schema=False
@@ -134,9 +134,8 @@ def _lifespan(ports: Ports) -> Any:  # noqa: ANN401 - a lifespan manager, typed 
     async def manage(app: Litestar) -> AsyncIterator[None]:
         await ports.catalog.open(max_size=_POOL_SIZE)
         changes = Changes(ports.catalog)
-        app.state.process = Process(
-            ports, changes, make_limits(ports.settings.rate_limit_per_minute)
-        )
+        limits = make_limits(ports.settings.rate_limit_per_minute)
+        app.state.process = Process(ports, changes, limits, asyncio.Lock())
         try:
             async with changes.running():
                 yield

@@ -1,11 +1,11 @@
 """The check over HTTP: the catalog against reality, and the safe repairs."""
 
-import asyncio
+from typing import Any
 
 import msgspec
-from litestar import Controller, Response, get, post
+from litestar import Controller, Request, Response, get, post
 
-from control_plane.api.context import Reading, Writing, answer, effect
+from control_plane.api.context import Reading, Writing, answer, effect, process_of
 from control_plane.api.documents import refusals
 from control_plane.catalog import audit
 from control_plane.catalog.audit import Entry
@@ -37,20 +37,21 @@ class CheckController(Controller):
 
     path = "/check"
     tags = ("operations",)
-    opt = {"alone": asyncio.Lock()}  # noqa: RUF012 - the framework's way to configure a controller
 
     @get(operation_id="runCheck", responses=refusals())
-    async def check(self, asking: Reading) -> CheckReport:
+    async def check(self, asking: Reading, request: Request[Any, Any, Any]) -> CheckReport:
         """Every difference between the catalog, the servers and the poolers."""
-        async with self.opt["alone"]:
+        async with process_of(request).checking:
             found = await run_check(asking.ports)
         return CheckReport([finding_view(one) for one in found], [])
 
     @post("/repairs", operation_id="repairFindings", status_code=200, responses=refusals(409, 413))
-    async def repair(self, changing: Writing) -> Response[CheckReport]:
+    async def repair(
+        self, changing: Writing, request: Request[Any, Any, Any]
+    ) -> Response[CheckReport]:
         """Mend what is provably safe to mend, then look again."""
         actor = changing.caller.principal.name
-        async with self.opt["alone"]:
+        async with process_of(request).checking:
             repaired = await repair_safe(changing.ports, actor=actor)
             left = await run_check(changing.ports)
         report = CheckReport(

@@ -1,7 +1,9 @@
 """What a handler gets: who asks, what to ask with, and under which idempotency key."""
 
+import asyncio
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
@@ -33,6 +35,7 @@ class Process(msgspec.Struct, frozen=True):
     ports: Ports
     changes: Changes
     limits: Limits
+    checking: asyncio.Lock
 
 
 class Asking(msgspec.Struct, frozen=True):
@@ -64,12 +67,23 @@ def process_of(connection: AnyConnection) -> Process:
 
 def caller_of(connection: AnyConnection) -> Caller:
     """The principal, the socket's address and the request id, as the audit log wants them."""
-    client = connection.client
     return Caller(
         principal=cast("Principal", connection.user),
-        address=client.host if client else None,
+        address=address_of(connection),
         correlation_id=request_id(connection.scope),
     )
+
+
+def address_of(connection: AnyConnection) -> str | None:
+    """The address of the socket, if it has one.
+
+    Only the server process can know it: run it without proxy headers, which anybody can write.
+    """
+    host = connection.client.host if connection.client else ""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return None
 
 
 def provide_asking(request: Request[Any, Any, Any]) -> Asking:

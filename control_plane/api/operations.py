@@ -1,7 +1,7 @@
 """Operations over HTTP: list, look, follow, cancel, retry."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
 import msgspec
@@ -111,7 +111,7 @@ async def _find(asking: Asking, shown_id: str) -> Operation:
 
 async def _events(
     asking: Asking, changes: Changes, operation: Operation, shown_id: str
-) -> AsyncIterator[ServerSentEventMessage]:
+) -> AsyncGenerator[ServerSentEventMessage, None]:
     """Snapshots that differ from the one before; a comment when there was nothing to say."""
     with changes.watch(operation.id) as changed:
         # Looked at again: a change before the watch began has told nobody.

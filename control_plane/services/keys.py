@@ -82,7 +82,8 @@ async def create_key(db: Connection, caller: Caller, wanted: NewKey) -> IssuedKe
         expired=False,
     )
     await keys.insert(db, key)
-    facts: dict[str, object] = {"roles": list(roles), "expires_at": key.expires_at.isoformat()}
+    ends = f"{key.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+    facts: dict[str, object] = {"roles": list(roles), "expires_at": ends}
     await audit.record(
         db,
         caller,

@@ -40,7 +40,7 @@ def _alive(pid: int) -> bool:
 
 async def _until(condition: Callable[[], object], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 the conditions are states of real processes
+        while not condition():
             await asyncio.sleep(0.02)
 
 

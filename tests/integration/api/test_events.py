@@ -7,7 +7,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 
+from control_plane.adapters import clock
+from control_plane.api import operations
+from control_plane.api.context import Asking
+from control_plane.catalog.audit import Caller
+from control_plane.domain.keys import Principal
+from control_plane.services.changes import Changes
 from tests.integration.api.conftest import OTHER
 from tests.integration.api.world import World
 
@@ -105,3 +112,17 @@ async def test_a_stranger_cannot_watch(world: World) -> None:
     async with world.client(world.tokens["own app"]) as client:
         answer = await client.get(f"/v1/operations/{operation['id']}/events")
     assert answer.status_code == 404
+
+
+async def test_silence_is_broken_by_comments(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "PING_SECONDS", 0.1)
+    shown = (await world.new_tenant("silent-clinic"))["id"]
+    asking = Asking(world.ports, Caller(Principal(clock.new_id(), "test", frozenset({"auditor"}))))
+    operation = await operations._find(asking, shown)
+    changes = Changes(world.ports.catalog)
+    async with changes.running():
+        events = operations._events(asking, changes, operation, shown)
+        sent = [(await anext(events)).encode() for _ in range(3)]
+        await events.aclose()
+    assert sent[0].startswith(b"event: operation")
+    assert sent[1:] == [b": ping\r\n\r\n"] * 2

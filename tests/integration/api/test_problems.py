@@ -1,7 +1,11 @@
 """Every refusal is a clear problem document, tells no internals (S-30), and leaves nothing."""
 
+import os
 import socket
+import subprocess
+import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,7 +13,7 @@ import msgspec
 import pytest
 
 from control_plane.catalog import servers
-from control_plane.config import Secret, Settings
+from control_plane.config import REPOSITORY, Secret, Settings
 from tests.integration.api.world import World, running_api
 from tests.integration.tenant_server.postgres_fixture import ADMIN, TenantServer
 
@@ -266,3 +270,31 @@ async def test_a_server_is_enrolled_and_its_password_is_nowhere(
     problem(await admin.post("/v1/servers", json=body), 409, "conflict")
     problem(await admin.post("/v1/servers/pg-new/drain"), 409, "wrong_state")
     assert password.reveal() not in answer.text + shown.text + world.log.read_text()
+
+
+def test_a_process_without_its_settings_says_which(api_home: Path) -> None:
+    command = [sys.executable, "-m", "uvicorn", "control_plane.api.app:create_app", "--factory"]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("TENANTRY_")}
+    for given, words in (
+        ({}, "TENANTRY_CATALOG_DSN is not set"),
+        (
+            {
+                "TENANTRY_CATALOG_DSN": "postgresql://x@127.0.0.1:1/x",
+                "TENANTRY_REDIS_URL": "redis://127.0.0.1:1/0",
+                "TENANTRY_KEYRING_FILE": str(api_home / "nowhere"),
+            },
+            "tenantry admin init-keyring",
+        ),
+    ):
+        ended = subprocess.run(
+            command,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=kept | given,
+            cwd=REPOSITORY,
+        )
+        assert ended.returncode == 1
+        assert words in ended.stderr
+        assert "Traceback" not in ended.stderr
