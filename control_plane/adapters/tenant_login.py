@@ -1,6 +1,7 @@
 """Connecting exactly as a tenant's application would, to see whether it works or is refused."""
 
 import asyncio
+from contextlib import suppress
 from uuid import UUID
 
 import asyncpg
@@ -10,6 +11,7 @@ from control_plane.adapters.scram_only import check_authenticated, scram_require
 from control_plane.config import Secret
 
 _TIMEOUT_SECONDS = 5.0
+_END_BACKEND = "SELECT pg_terminate_backend(pg_backend_pid())"
 _WHO_AM_I = """
     SELECT current_user::text AS login, current_database()::text AS database, tenant_id
     FROM cp_meta.identity
@@ -17,12 +19,18 @@ _WHO_AM_I = """
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One door: a pooler's alias, or a server directly. ``name`` is for people."""
+    """One door: a pooler's alias, or a server directly. ``name`` is for people.
+
+    ``keep_warm`` leaves the pooler's connection to the server open for the application that
+    comes next. Elsewhere it is ended: a pooler keeps idle ones for a while, and hundreds of new
+    tenants would use up the server's connections.
+    """
 
     name: str
     host: str
     port: int
     database: str
+    keep_warm: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -54,6 +62,9 @@ async def try_login(endpoint: Endpoint, login: str, password: Secret) -> Answer:
         return _refused(endpoint, error)
     try:
         row = await connection.fetchrow(_WHO_AM_I)
+        if not endpoint.keep_warm:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await connection.execute(_END_BACKEND)
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         return _refused(endpoint, error)
     finally:

@@ -92,7 +92,7 @@ def render_main(settings: PoolerSettings) -> str:
         "min_pool_size = 0",
         f"max_client_conn = {MAX_CLIENTS}",
         "server_login_retry = 1",
-        "server_idle_timeout = 60",
+        "server_idle_timeout = 30",
         "query_wait_timeout = 120",
         "ignore_startup_parameters = extra_float_digits,options",
         "tcp_keepidle = 30",

@@ -118,7 +118,7 @@ class Application:
             http(self.ports[API], "/health/ready", HEALTHY),
             *("-m", "uvicorn", "control_plane.api.app:create_app", "--factory"),
             *("--host", LOOPBACK, "--port", str(self.ports[API]), "--no-access-log"),
-            *("--timeout-graceful-shutdown", "5"),
+            *("--no-proxy-headers", "--no-server-header", "--timeout-graceful-shutdown", "5"),
         )
 
     def workers(self) -> list[Service]:

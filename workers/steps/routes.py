@@ -73,7 +73,9 @@ async def served(ctx: StepContext) -> Outcome:
 
 
 async def verify_works(ctx: StepContext, credential: Credential) -> Outcome:
-    """The login gets in through every living pooler, on both endpoints, to its own database.
+    """The login gets in through every living pooler to its own database, on both endpoints.
+
+    The session endpoint is tried at one pooler: agents read back every entry they wrote.
 
     Raises:
         LoginFailed: it does not somewhere; the message says where and why.
@@ -138,12 +140,21 @@ async def _pooler_doors(ctx: StepContext) -> list[Endpoint]:
         every: list[Pooler] = await poolers.every(db, route.cell_id) if route else []
     if route is None:
         return []
-    return [
-        Endpoint(f"{pooler.name}/{alias}", pooler.host, pooler.port, alias)
-        for pooler in every
-        if pooler.alive
-        for alias in (route.alias, route.alias + SESSION_SUFFIX)
-    ]
+    doors = []
+    for pooler in every:
+        if pooler.alive:
+            home = (pooler.host, pooler.port) == (route.endpoint_host, route.endpoint_port)
+            doors += _doors_of(pooler, route.alias, home=home)
+    return doors
+
+
+def _doors_of(pooler: Pooler, alias: str, *, home: bool) -> list[Endpoint]:
+    """The pooler's transaction endpoint; both endpoints of the pooler in the tenant's DSN."""
+    session = alias + SESSION_SUFFIX
+    doors = [Endpoint(f"{pooler.name}/{alias}", pooler.host, pooler.port, alias, keep_warm=home)]
+    if home:
+        doors.append(Endpoint(f"{pooler.name}/{session}", pooler.host, pooler.port, session))
+    return doors
 
 
 async def _try(ctx: StepContext, doors: list[Endpoint], credential: Credential) -> list[Answer]:
