@@ -58,7 +58,7 @@ app.conf.update(
         "sweep": _every(settings.engine.sweep_seconds, "sweep"),
         "retire_due_logins": _every(5, "retire_due_logins"),
         "release_stale_pauses": _every(5, "release_stale_pauses"),
-        "tend_pools": _every(5, "tend_pools"),
+        "tend_pools": _every(2, "tend_pools"),
         "watch_servers": _every(10, "watch_servers"),
         "alert_overdue": _every(30, "alert_overdue"),
         "reset_drift": _every(60, "reset_drift"),

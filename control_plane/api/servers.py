@@ -61,6 +61,7 @@ class ServerView(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     capacity: int
     placed: int
+    pooled: int
     state: ServerState
     reachable: bool
     problem: str | None
@@ -89,6 +90,7 @@ def server_view(server: Server) -> ServerView:
         labels=server.labels,
         capacity=server.capacity,
         placed=server.placed,
+        pooled=server.pooled,
         state=server.state,
         reachable=server.reachable,
         problem=server.problem,

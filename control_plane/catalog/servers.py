@@ -16,7 +16,10 @@ Tls = Literal["disable", "require", "verify-full"]
 
 
 class Server(msgspec.Struct, frozen=True):
-    """A Postgres instance that databases are placed on. ``sealed_password`` is ciphertext."""
+    """A Postgres instance that databases are placed on. ``sealed_password`` is ciphertext.
+
+    ``placed`` counts tenants, ``pooled`` the databases that wait for one.
+    """
 
     id: UUID
     name: str
@@ -40,9 +43,13 @@ class Server(msgspec.Struct, frozen=True):
     checked_at: dt.datetime
     problem: str | None
     created_at: dt.datetime
+    pooled: int = 0
 
 
-_COLUMNS = ", ".join(Server.__struct_fields__)
+_POOLED = """(SELECT count(*) FROM databases d
+              WHERE d.server_id = servers.id AND d.purpose = 'pooled') AS pooled"""
+_STORED = [name for name in Server.__struct_fields__ if name != "pooled"]
+_COLUMNS = ", ".join([*_STORED, _POOLED])
 
 
 async def insert(db: Connection, server: Server) -> None:

@@ -29,7 +29,6 @@ from tests.benchmarks.stage import stage
 _QUERY = "SELECT count(*) FROM patients.patient"
 _ROUNDS = 15
 _BATCH = 24
-_TEND_SECONDS = 6  # beat tends the pool every 5 seconds
 _LIMITS = TIER_LIMITS["standard"].login
 
 
@@ -100,8 +99,9 @@ class Raw:
 class Ours:
     """The same by the API, as an application would do it."""
 
-    def __init__(self, api: httpx.AsyncClient) -> None:
+    def __init__(self, api: httpx.AsyncClient, pool_target: int) -> None:
         self._api = api
+        self._pool_target = pool_target
 
     async def create(self) -> None:
         slug = f"bench-{secrets.token_hex(6)}"
@@ -124,16 +124,12 @@ class Ours:
         raise AssertionError("the events ended before the operation")
 
     async def pool_is_full(self) -> None:
-        """Wait until beat has looked at the pool again and nothing prepares a database."""
-        await asyncio.sleep(_TEND_SECONDS)
+        """Wait until the server holds as many ready databases as it wants to."""
         while True:
-            lists = [
-                (await self._api.get("/v1/operations", params={"state": state})).json()["items"]
-                for state in ("pending", "running", "waiting")
-            ]
-            if not any(lists):
+            servers = (await self._api.get("/v1/servers")).json()["items"]
+            if all(server["pooled"] >= self._pool_target for server in servers):
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
 
 
 async def timed(work: Callable[[], Awaitable[None]]) -> float:
@@ -155,11 +151,10 @@ async def at_once(work: Callable[[], Awaitable[None]], count: int, together: int
     return count / (time.perf_counter() - began)
 
 
-async def latency(raw: Raw, ours: Ours, words: str, *, wait_for_pool: bool) -> None:
+async def latency(raw: Raw, ours: Ours, words: str) -> None:
     samples: dict[str, list[float]] = {"raw": [], "ours": []}
     for round_ in range(_ROUNDS + 2):
-        if wait_for_pool and round_ % 8 == 0:
-            await ours.pool_is_full()
+        await ours.pool_is_full()
         pair = {"raw": await timed(raw.create), "ours": await timed(ours.create)}
         if round_ >= 2:  # the first rounds open connections and warm caches on both sides
             for name, seconds in pair.items():
@@ -195,9 +190,9 @@ async def measure(pool_target: int, words: str) -> None:
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=60,
             ) as api:
-                raw, ours = Raw(facts["servers"][0], pooler), Ours(api)
+                raw, ours = Raw(facts["servers"][0], pooler), Ours(api, pool_target)
                 await raw.prepare()
-                await latency(raw, ours, words, wait_for_pool=pool_target > 0)
+                await latency(raw, ours, words)
                 await throughput(raw, ours, words)
         finally:
             pooler.stop()
