@@ -125,10 +125,7 @@ def redis_content(stack: Stack) -> bytes:
         port=facts["port"],
         password=Path(facts["password_file"]).read_text().strip(),
     )
-    content = b"\n".join(
-        bytes(client.dump(key) or b"") + bytes(key)
-        for key in client.scan_iter()
-    )
+    content = b"\n".join(bytes(client.dump(key) or b"") + bytes(key) for key in client.scan_iter())
     client.close()
     return content
 
