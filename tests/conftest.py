@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from deploy.local.stack import Stack
 MARKERS = {"integration": "integration", "e2e": "integration", "crash": "crash"}
 TESTS = Path(__file__).parent
 SHOWN_LOG_CHARACTERS = 6_000
+SETTLES_SECONDS = 120.0
 _HOME = pytest.StashKey[Path]()
 _OFFSETS = pytest.StashKey[dict[Path, int]]()
 
@@ -105,9 +107,24 @@ def stack(stack_home: Path) -> Iterator[Stack]:
     try:
         started.start()
         yield started
+        assert findings_at_rest(started) == []
     finally:
         started.stop()
         shutil.rmtree(failpoints)
+
+
+def findings_at_rest(stack: Stack) -> list[str]:
+    """What ``tenantry check`` finds once every operation is over."""
+    headers = {"Authorization": f"Bearer {stack.layout.token.read_text().strip()}"}
+    with httpx.Client(base_url=stack.facts()["api_url"], headers=headers, timeout=90) as api:
+        deadline = time.monotonic() + SETTLES_SECONDS
+        while any(
+            api.get("/v1/operations", params={"state": state}).json()["items"]
+            for state in ("pending", "running", "waiting", "cancelling")
+        ):
+            assert time.monotonic() < deadline, "operations are still alive after all tests"
+            time.sleep(0.3)
+        return [str(finding) for finding in api.get("/v1/check").json()["findings"]]
 
 
 @pytest.fixture(scope="session")

@@ -85,18 +85,6 @@ async def test_rotate_then_retire(driver: Driver, action: str) -> None:
     await driver.assert_clean()
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-async def test_prepare_and_reclaim(driver: Driver, action: str) -> None:
-    """The pool's own operations carry generated names, so the crash points wait for any subject."""
-    armed = [
-        driver.arm("prepare", step, moment, "any", action) for step, moment in boundaries("prepare")
-    ]
-    while any(path.exists() for path in armed):
-        await driver.create(fresh_slug("drain-pool"))
-        await driver.settle()
-    await driver.assert_clean()
-
-
 async def finished_retirement(driver: Driver, slug: str) -> dict[str, Any]:
     for _ in range(200):
         found = await driver.operations(tenant=slug)
