@@ -39,8 +39,10 @@ async def offer_database(ctx: StepContext) -> Outcome:
 
 
 async def abandon(ctx: StepContext, db: Connection) -> None:
-    """Whatever exists of the database is reclaimed later."""
-    await reclaiming.condemn(db, await databases.get(db, ctx.database_id), ctx.operation.actor)
+    """Whatever exists of the database is reclaimed later, unless it was offered or is gone."""
+    database = await databases.find(db, ctx.database_id)
+    if database is not None and database.purpose == "preparing":
+        await reclaiming.condemn(db, database, ctx.operation.actor)
 
 
 async def _database(ctx: StepContext) -> Database:

@@ -72,6 +72,10 @@ async def abandon(ctx: StepContext, db: Connection) -> None:
     await tenants.change_state(db, ctx.tenant_id, expected="provisioning", wanted="deleted")
     await servers.release(db, database.server_id)
     await routes.leave_cell(db, await tenants.cell_id(db, ctx.tenant_id))
+    # With the slug goes the alias: whoever asks for it next must find it free.
+    route = await routes.find(db, ctx.tenant_id)
+    if route is not None:
+        await routes.touch(db, route, "withdrawn")
     await reclaiming.condemn(db, database, ctx.operation.actor)
 
 

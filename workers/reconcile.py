@@ -100,6 +100,8 @@ async def _tend_server(db: Connection, ports: Ports, server: Server) -> list[Ope
         return await _build_template(db, server)
     if await operations.count_live(db, "provision") > 0:
         return []  # tenants that wait come first; the pool is for those after them
+    if await operations.failed_lately(db, server.id, "prepare", minutes=_AFTER_FAILURE_MINUTES):
+        return []  # what stopped the last one will stop the next: do not churn the server
     held = await databases.pool_counts(db, server.id, fingerprint)
     room = min(ports.settings.pool_target, server.capacity - server.placed) - held.total
     wanted = max(0, min(room, _PREPARING_AT_ONCE - held.preparing))

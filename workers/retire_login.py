@@ -2,11 +2,13 @@
 
 from control_plane.adapters import tenant_roles
 from control_plane.catalog import databases
-from control_plane.catalog.databases import Database
+from control_plane.catalog.pool import Connection
 from control_plane.domain.names import Slot
 from control_plane.domain.plans import PLANS
-from workers.engine.step import Done, Outcome, StepContext, Verb
+from workers.engine.step import Done, Outcome, Skip, StepContext, Verb
 from workers.steps import routes as routing
+
+_IN_USE = "a later rotation uses this login"
 
 
 async def withdraw_login(ctx: StepContext) -> Outcome:
@@ -18,7 +20,10 @@ async def withdraw_login(ctx: StepContext) -> Outcome:
 
 async def revoke_login(ctx: StepContext) -> Outcome:
     """The server refuses the previous login."""
-    database = await _database(ctx)
+    async with ctx.catalog_read() as db:
+        database = await databases.primary(db, ctx.tenant_id)
+        if await _is_in_use(db, ctx):
+            return Skip(_IN_USE)
     async with ctx.admin(await ctx.server(database.server_id)) as connection:
         await tenant_roles.close_login(connection, database.roles.login(_slot(ctx)))
     return Done()
@@ -26,7 +31,10 @@ async def revoke_login(ctx: StepContext) -> Outcome:
 
 async def terminate_sessions(ctx: StepContext) -> Outcome:
     """No session of the previous login is left."""
-    database = await _database(ctx)
+    async with ctx.catalog_read() as db:
+        database = await databases.primary(db, ctx.tenant_id)
+        if await _is_in_use(db, ctx):
+            return Skip(_IN_USE)
     logins = [database.roles.login(_slot(ctx))]
     async with ctx.admin(await ctx.server(database.server_id)) as connection:
         ended = await tenant_roles.terminate_login_sessions(connection, logins)
@@ -40,9 +48,9 @@ async def forget_secret(ctx: StepContext) -> Outcome:
     return Done()
 
 
-async def _database(ctx: StepContext) -> Database:
-    async with ctx.catalog_read() as db:
-        return await databases.primary(db, ctx.tenant_id)
+async def _is_in_use(db: Connection, ctx: StepContext) -> bool:
+    held = (await databases.credentials(db, ctx.tenant_id)).get(_slot(ctx))
+    return held is not None and held.state != "revoked"
 
 
 def _slot(ctx: StepContext) -> Slot:

@@ -270,10 +270,11 @@ async def switch_active(db: Connection, role_set_id: UUID, *, grace_seconds: int
 
 
 async def revoke_credential(db: Connection, role_set_id: UUID, slot: Slot) -> None:
-    """No pooler may let this login in any more; an active one stays."""
+    """No pooler may let this login in any more, unless it is active or still in its grace."""
     await db.execute(
         """UPDATE credentials SET state = 'revoked', retire_at = NULL
-           WHERE role_set_id = $1 AND slot = $2 AND state = 'retiring'""",
+           WHERE role_set_id = $1 AND slot = $2 AND state = 'retiring'
+             AND retire_at <= clock_timestamp()""",
         role_set_id,
         slot,
     )

@@ -190,7 +190,8 @@ async def request_retry(db: Connection, operation: Operation, plan: Plan) -> Ope
     """Let a failed operation go on at the step that failed, with a new deadline.
 
     Raises:
-        WrongState: it has not failed.
+        WrongState: it has not failed, or the world has moved on since: what it was to change
+            was given up, or a later operation has worked on it.
         OperationInProgress: another operation of the tenant is alive.
     """
     if operation.state != "failed":
@@ -210,8 +211,32 @@ async def request_retry(db: Connection, operation: Operation, plan: Plan) -> Ope
                    WHERE operation_id = $1 AND state = 'failed'""",
                 operation.id,
             )
+            await _refuse_outlived(db, operation)
     except Exception as error:
         if getattr(error, "sqlstate", None) != "23505":
             raise
         raise OperationInProgress(f"{operation.subject} is busy with another operation") from error
     return await get(db, operation.id)
+
+
+async def _refuse_outlived(db: Connection, operation: Operation) -> None:
+    """Its remaining steps were meant for the state it left behind, and for no other."""
+    if await db.fetchval(
+        "SELECT state = 'deleted' FROM tenants WHERE id = $1", operation.tenant_id
+    ):
+        raise WrongState(f"{operation.subject} was given up; create it again")
+    later = await db.fetchrow(
+        """SELECT id, kind FROM operations
+           WHERE (created_at, id) > ($1, $2)
+             AND (tenant_id = $3 OR (tenant_id IS NULL AND database_id = $4))
+           ORDER BY created_at DESC LIMIT 1""",
+        operation.created_at,
+        operation.id,
+        operation.tenant_id,
+        operation.database_id,
+    )
+    if later is not None:
+        raise WrongState(
+            f"{later['kind']} {show('op', later['id'])} came after this {operation.kind}; "
+            "begin a new one instead of going on with it"
+        )

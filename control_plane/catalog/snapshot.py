@@ -21,10 +21,12 @@ _DATABASES = """
                    WHERE (o.database_id = d.id OR o.tenant_id = d.tenant_id)
                      AND o.state IN ('pending', 'running', 'waiting', 'cancelling')) AS busy,
            coalesce((SELECT jsonb_object_agg(c.slot, c.verifier) FROM credentials c
-                     WHERE c.role_set_id = d.role_set_id AND c.state <> 'revoked'), '{}') AS slots
+                     WHERE c.role_set_id = d.role_set_id AND c.state <> 'revoked'
+                       AND r.state IS DISTINCT FROM 'withdrawn'), '{}') AS slots
     FROM databases d
     JOIN servers s ON s.id = d.server_id
     LEFT JOIN tenants t ON t.id = d.tenant_id
+    LEFT JOIN routes r ON r.tenant_id = d.tenant_id
 """
 _ROUTES = """
     SELECT t.id AS tenant_id, t.slug, t.state AS tenant_state, r.state AS route_state,

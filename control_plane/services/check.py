@@ -10,9 +10,9 @@ from control_plane.catalog import audit, databases, routes, servers, tenants
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.databases import Database
 from control_plane.catalog.servers import Server
-from control_plane.domain.errors import OperationInProgress
+from control_plane.domain.errors import OperationInProgress, TenantryError
 from control_plane.domain.invariants import Finding, findings
-from control_plane.domain.tenants import TIER_LIMITS, LoginLimits
+from control_plane.domain.tenants import TIER_LIMITS, LoginLimits, Tenant
 from control_plane.services.addresses import server_address
 from control_plane.services.ports import Ports
 from control_plane.services.reality import gather
@@ -75,7 +75,7 @@ async def _reset_logins(ports: Ports, database_id: UUID) -> None:
         if tenant is not None and tenant.operation_id is not None:
             return
         held = await databases.credentials(db, database.role_set_id)
-        open_ones = tenant is not None and tenant.state == "active"
+        open_ones = tenant is not None and await _is_let_in(db, tenant)
         wanted = {c.login: c.verifier for c in held.values() if open_ones and c.state != "revoked"}
         limits = (tenant.limits if tenant else TIER_LIMITS["standard"]).login
         connection = await _connect(ports, await servers.get(db, database.server_id))
@@ -83,6 +83,12 @@ async def _reset_logins(ports: Ports, database_id: UUID) -> None:
             await _converge(connection, database, wanted, limits)
         finally:
             connection.terminate()
+
+
+async def _is_let_in(db: Connection, tenant: Tenant) -> bool:
+    """A suspension that failed half-way stays a cut: its route is withdrawn already."""
+    route = await routes.find(db, tenant.id)
+    return tenant.state == "active" and (route is None or route.state == "published")
 
 
 async def _converge(

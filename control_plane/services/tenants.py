@@ -86,8 +86,9 @@ async def suspend_tenant(db: Connection, caller: Caller, slug_or_id: str) -> Ope
     Raises:
         NotFound, WrongState, OperationInProgress: see there.
     """
-    tenant = await _in_state(db, caller, slug_or_id, "active", "suspended")
+    tenant = await find_tenant(db, caller, slug_or_id)
     operation = await _record(db, caller, "suspend", tenant.id, tenant.slug, {})
+    await _require_state(db, tenant, "active", "suspended")
     await audit.record(db, caller, Entry("tenant.suspend", tenant.slug, tenant_id=tenant.id))
     return operation
 
@@ -98,8 +99,9 @@ async def resume_tenant(db: Connection, caller: Caller, slug_or_id: str) -> Oper
     Raises:
         NotFound, WrongState, OperationInProgress: see there.
     """
-    tenant = await _in_state(db, caller, slug_or_id, "suspended", "resumed")
+    tenant = await find_tenant(db, caller, slug_or_id)
     operation = await _record(db, caller, "resume", tenant.id, tenant.slug, {})
+    await _require_state(db, tenant, "suspended", "resumed")
     await audit.record(db, caller, Entry("tenant.resume", tenant.slug, tenant_id=tenant.id))
     return operation
 
@@ -113,17 +115,18 @@ async def rotate_credentials(
         NotFound, WrongState, OperationInProgress: see there.
         Conflict: the previous credentials are still in their grace.
     """
-    tenant = await _in_state(db, caller, slug_or_id, "active", "rotated")
+    tenant = await find_tenant(db, caller, slug_or_id)
+    grace = ports.settings.rotation_grace_seconds if grace_seconds is None else grace_seconds
+    operation = await _record(
+        db, caller, "rotate", tenant.id, tenant.slug, {"grace_seconds": grace}
+    )
+    await _require_state(db, tenant, "active", "rotated")
     held = await databases.credentials(db, tenant.id)
     if any(credential.state == "retiring" for credential in held.values()):
         raise Conflict(
             f"{tenant.slug} still has previous credentials in their grace; "
             "wait until it ends (see: tenantry tenants show) before rotating again"
         )
-    grace = ports.settings.rotation_grace_seconds if grace_seconds is None else grace_seconds
-    operation = await _record(
-        db, caller, "rotate", tenant.id, tenant.slug, {"grace_seconds": grace}
-    )
     await audit.record(
         db,
         caller,
@@ -144,15 +147,13 @@ async def find_tenant(db: Connection, caller: Caller, slug_or_id: str) -> Tenant
     return tenant
 
 
-async def _in_state(
-    db: Connection, caller: Caller, slug_or_id: str, needed: TenantState, verb: str
-) -> Tenant:
-    tenant = await find_tenant(db, caller, slug_or_id)
-    if tenant.operation_id is None and tenant.state != needed:
-        raise WrongState(
-            f"{tenant.slug} is {tenant.state}; only a tenant that is {needed} can be {verb}"
-        )
-    return tenant
+async def _require_state(
+    db: Connection, tenant: Tenant, needed: TenantState, verb: str
+) -> None:
+    """Look once the operation is recorded: before that, another one may still change the state."""
+    now = await tenants.get(db, tenant.id)
+    if now.state != needed:
+        raise WrongState(f"{now.slug} is {now.state}; only a tenant that is {needed} can be {verb}")
 
 
 async def _reserve(db: Connection, ports: Ports, wanted: NewTenant) -> Placement:
