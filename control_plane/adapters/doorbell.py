@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis import RedisError
 
 from control_plane.config import Settings
 from control_plane.domain.names import encode
@@ -25,6 +26,9 @@ class Doorbell(Protocol):
 
     async def ring(self, operation_id: UUID, queue: Queue) -> None: ...
 
+    async def unheard(self, queue: Queue) -> int | None:
+        """How many messages wait for a worker; ``None`` when the broker does not answer."""
+
 
 class CeleryDoorbell:
     """Rings over Redis. A broker that is away costs a second, never the request."""
@@ -37,6 +41,18 @@ class CeleryDoorbell:
             await asyncio.to_thread(self._send, operation_id, queue)
         except (OperationalError, OSError) as error:
             _log.warning("doorbell_silent", operation=encode(operation_id), error=str(error))
+
+    async def unheard(self, queue: Queue) -> int | None:
+        try:
+            return await asyncio.to_thread(self._count, queue)
+        except (OperationalError, RedisError, OSError) as error:
+            _log.warning("doorbell_silent", queue=queue, error=str(error))
+            return None
+
+    def _count(self, queue: Queue) -> int:
+        with self._app.connection_or_acquire() as connection:
+            count: int = connection.default_channel.queue_declare(queue=queue).message_count
+            return count
 
     def _send(self, operation_id: UUID, queue: Queue) -> None:
         self._app.send_task(

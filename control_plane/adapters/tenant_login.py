@@ -1,7 +1,6 @@
 """Connecting exactly as a tenant's application would, to see whether it works or is refused."""
 
 import asyncio
-from contextlib import suppress
 from uuid import UUID
 
 import asyncpg
@@ -11,6 +10,7 @@ from control_plane.adapters.scram_only import check_authenticated, scram_require
 from control_plane.config import Secret
 
 _TIMEOUT_SECONDS = 5.0
+_REFUSALS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 _END_BACKEND = "SELECT pg_terminate_backend(pg_backend_pid())"
 _WHO_AM_I = """
     SELECT current_user::text AS login, current_database()::text AS database, tenant_id
@@ -58,14 +58,14 @@ async def try_login(endpoint: Endpoint, login: str, password: Secret) -> Answer:
                 ssl=False,
             )
         check_authenticated(connection)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _REFUSALS as error:
         return _refused(endpoint, error)
     try:
         row = await connection.fetchrow(_WHO_AM_I)
         if not endpoint.keep_warm:
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress_REFUSALS:
                 await connection.execute(_END_BACKEND)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except _REFUSALS as error:
         return _refused(endpoint, error)
     finally:
         connection.terminate()

@@ -4,6 +4,8 @@ import asyncio
 from contextlib import suppress
 from uuid import UUID
 
+import structlog
+
 from control_plane.adapters import tenant_roles
 from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.catalog import audit, databases, routes, servers, tenants
@@ -18,6 +20,7 @@ from control_plane.services.ports import Ports
 from control_plane.services.reality import gather
 from control_plane.services.reclaiming import condemn
 
+_log = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 1.0
 _SESSION_NAME = "cp:repair"
 
@@ -38,10 +41,20 @@ async def run_check(ports: Ports, *, deep: bool = True) -> list[Finding]:
 
 
 async def repair_safe(ports: Ports, *, actor: str = "system") -> list[Finding]:
-    """Mend every finding that has a safe repair; returns those."""
-    repaired = [f for f in await run_check(ports, deep=False) if f.repair is not None]
-    for finding in repaired:
-        await _repair(ports, finding, actor)
+    """Mend every finding that has a safe repair; returns those that were mended.
+
+    One that cannot be mended now is left for the next time and keeps no other from it.
+    """
+    repaired: list[Finding] = []
+    for finding in await run_check(ports, deep=False):
+        if finding.repair is None:
+            continue
+        try:
+            await _repair(ports, finding, actor)
+        except TenantryError as error:
+            _log.warning("repair_failed", subject=finding.subject, error=error.message)
+        else:
+            repaired.append(finding)
     return repaired
 
 

@@ -147,9 +147,7 @@ async def find_tenant(db: Connection, caller: Caller, slug_or_id: str) -> Tenant
     return tenant
 
 
-async def _require_state(
-    db: Connection, tenant: Tenant, needed: TenantState, verb: str
-) -> None:
+async def _require_state(db: Connection, tenant: Tenant, needed: TenantState, verb: str) -> None:
     """Look once the operation is recorded: before that, another one may still change the state."""
     now = await tenants.get(db, tenant.id)
     if now.state != needed:

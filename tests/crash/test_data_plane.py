@@ -11,7 +11,6 @@ import asyncpg
 from deploy.local.stack import Stack
 from tests.driver import Driver, fresh_slug
 
-
 # asyncpg trips over itself (InternalClientError) when a server goes away between two messages.
 CUT = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 

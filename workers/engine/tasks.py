@@ -95,8 +95,15 @@ def _register_tick(app: Celery, process: list[Process], name: str, tick: Tick) -
 
 
 async def ring_due(ports: Ports) -> None:
-    """Ring again for every operation that is due and held by nobody."""
+    """Ring again for every operation that is due and held by nobody.
+
+    Not in a queue that nobody empties: there every sweep would only add to the broker's memory.
+    """
     async with ports.catalog.connection() as db:
         waiting = await due(db, _SWEEP_LIMIT)
-    for operation_id, queue in waiting:
-        await ports.doorbell.ring(operation_id, queue)
+    for queue in {queue for _, queue in waiting}:
+        unheard = await ports.doorbell.unheard(queue)
+        if unheard is None or unheard >= _SWEEP_LIMIT:
+            continue
+        for operation_id in [each for each, its_queue in waiting if its_queue == queue]:
+            await ports.doorbell.ring(operation_id, queue)
