@@ -1,6 +1,7 @@
 """Connecting exactly as a tenant's application would, to see whether it works or is refused."""
 
 import asyncio
+from contextlib import suppress
 from uuid import UUID
 
 import asyncpg
@@ -63,7 +64,7 @@ async def try_login(endpoint: Endpoint, login: str, password: Secret) -> Answer:
     try:
         row = await connection.fetchrow(_WHO_AM_I)
         if not endpoint.keep_warm:
-            with suppress_REFUSALS:
+            with suppress(*_REFUSALS):
                 await connection.execute(_END_BACKEND)
     except _REFUSALS as error:
         return _refused(endpoint, error)
