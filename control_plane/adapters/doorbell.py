@@ -11,7 +11,6 @@ from uuid import UUID
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
-from redis import RedisError
 
 from control_plane.config import Settings
 from control_plane.domain.names import encode
@@ -45,13 +44,16 @@ class CeleryDoorbell:
     async def unheard(self, queue: Queue) -> int | None:
         try:
             return await asyncio.to_thread(self._count, queue)
-        except (OperationalError, RedisError, OSError) as error:
+        except (OperationalError, OSError) as error:
             _log.warning("doorbell_silent", queue=queue, error=str(error))
             return None
 
     def _count(self, queue: Queue) -> int:
         with self._app.connection_or_acquire() as connection:
-            count: int = connection.default_channel.queue_declare(queue=queue).message_count
+            try:
+                count: int = connection.default_channel.queue_declare(queue=queue).message_count
+            except connection.connection_errors as error:
+                raise OperationalError(str(error)) from error
             return count
 
     def _send(self, operation_id: UUID, queue: Queue) -> None:

@@ -23,7 +23,7 @@ from control_plane.domain.keys import Principal
 from control_plane.domain.operations import Operation
 from control_plane.services.changes import Changes
 from control_plane.services.ports import Ports
-from control_plane.services.requests import Effect, perform
+from control_plane.services.requests import Effect, perform, recall
 
 View = TypeVar("View", bound=msgspec.Struct)
 AnyConnection: TypeAlias = ASGIConnection[Any, Any, Any, Any]
@@ -51,6 +51,10 @@ class Changing(msgspec.Struct, frozen=True):
     ports: Ports
     caller: Caller
     fingerprint: Fingerprint | None
+
+    async def recall(self) -> SavedAnswer | None:
+        """The answer already given under this ``Idempotency-Key``, if there is one."""
+        return await recall(self.ports, self.fingerprint)
 
     async def perform(self, effect: Callable[[Connection], Awaitable[Effect]]) -> SavedAnswer:
         """Carry out ``effect`` in one transaction, or return the answer already given."""

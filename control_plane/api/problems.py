@@ -15,7 +15,7 @@ from litestar.plugins.problem_details import (
 )
 
 from control_plane.api.correlation import request_id
-from control_plane.api.words import PATTERN_WORDS
+from control_plane.api.words import PATTERN_WORDS, plain
 from control_plane.domain import errors
 from control_plane.domain.errors import Invalid, TenantryError
 
@@ -40,12 +40,12 @@ STATUS: dict[type[TenantryError], int] = {
 # Facts of an error that a client may see; others are for the log.
 _PUBLIC_FACTS = ("operation",)
 _CODES = {
-    400: ("malformed", "the request cannot be read"),
+    400: ("malformed", "the request cannot be read; a body must be one JSON document in UTF-8"),
     404: ("not_found", "there is nothing at this path; see /schema"),
     405: ("method_not_allowed", "this path does not take this method; see the Allow header"),
     413: ("too_large", "the body is too large"),
     422: ("invalid", "the request cannot be accepted"),
-    429: ("rate_limited", "too many requests; try again later"),
+    429: ("rate_limited", "too many requests"),
 }
 _SENT_AS = {
     "data": "body",
@@ -118,7 +118,8 @@ class Problem(ProblemDetailsException):
 def rate_limited(retry_after_seconds: int) -> Problem:
     """The answer to a caller that asks too often."""
     code, detail = _CODES[429]
-    return Problem(429, code, detail, headers={"Retry-After": str(retry_after_seconds)})
+    told = f"{detail}; try again in {retry_after_seconds} s"
+    return Problem(429, code, told, headers={"Retry-After": str(retry_after_seconds)})
 
 
 def from_error(error: TenantryError) -> Problem:
@@ -172,21 +173,19 @@ def plugin() -> ProblemDetailsPlugin:
 
 def _from_validation(error: ValidationException) -> Problem:
     listed = error.extra if isinstance(error.extra, list) else []
-    fields = [_field(_name(one), str(one.get("message", ""))) for one in listed]
+    fields = [_field(str(one.get("key", "data")), str(one.get("message", ""))) for one in listed]
     if not fields:
         return Problem(422, Invalid.code, error.detail)
     told = "; ".join(f"{one.field}: {one.message}" for one in fields)
     return Problem(422, Invalid.code, told, fields=fields)
 
 
-def _name(found: dict[str, Any]) -> str:
-    """The name as it was sent: the framework reports the parameter of the handler."""
-    key = str(found.get("key", "data"))
-    return _SENT_AS.get(key, key)
+def _field(key: str, message: str) -> FieldProblem:
+    """Name the field that a person wrote, which is not always where the decoder stopped.
 
-
-def _field(name: str, message: str) -> FieldProblem:
-    """Name the field that a person wrote, which is not always where the decoder stopped."""
+    The framework reports the parameter of the handler.
+    """
+    name = _SENT_AS.get(key, key)
     if found := _UNKNOWN_FIELD.search(message):
         return FieldProblem(found[1], "there is no such field")
     if found := _MISSING_FIELD.search(message):
@@ -196,7 +195,7 @@ def _field(name: str, message: str) -> FieldProblem:
     if found := _WRONG_PATTERN.search(message):
         pattern = found[1].strip("'").replace("\\\\", "\\")
         return FieldProblem(name, PATTERN_WORDS.get(pattern, message))
-    return FieldProblem(name, message)
+    return FieldProblem(name, plain(key, message))
 
 
 def _fields_of(error: TenantryError) -> list[FieldProblem]:

@@ -134,6 +134,9 @@ class ServerController(Controller):
         self, data: JSONBody[NewServerBody], changing: Writing
     ) -> Response[OperationView]:
         """Examine a Postgres server, and enrol it when nothing stands against it."""
+        saved = await changing.recall()
+        if saved is not None:
+            return answer(saved, OperationView)
         wanted = _wanted(data)
         # Before the transaction, because a look at a server takes its time.
         probed = await probe_server(changing.ports, wanted)

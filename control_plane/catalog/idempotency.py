@@ -44,13 +44,25 @@ async def begin(db: Connection, request: Fingerprint) -> SavedAnswer | None:
     )
     if taken:
         return None
+    saved = await find(db, request)
+    if saved is None:
+        raise Conflict("a request with this Idempotency-Key is still being handled; try again")
+    return saved
+
+
+async def find(db: Connection, request: Fingerprint) -> SavedAnswer | None:
+    """The answer already given, if there is one; the key is not taken.
+
+    Raises:
+        IdempotencyMismatch: the key was used for another request.
+    """
     row = await db.fetchrow(
         "SELECT request_hash, status, body FROM idempotency_keys WHERE key_id = $1 AND key = $2",
         request.key_id,
         request.key,
     )
     if row is None or row["status"] is None:
-        raise Conflict("a request with this Idempotency-Key is still being handled; try again")
+        return None
     if row["request_hash"] != request.request_hash:
         raise IdempotencyMismatch(
             "this Idempotency-Key was used with another request; use a new key for a new request"

@@ -172,7 +172,10 @@ async def request_cancel(db: Connection, operation_id: UUID, plan: Plan) -> Oper
     await db.execute("SELECT FROM operations WHERE id = $1 FOR UPDATE", operation_id)
     operation = await get(db, operation_id)
     if not operation.live:
-        raise WrongState(f"the operation is {operation.state} and cannot be cancelled")
+        raise WrongState(
+            f"{operation.kind} {operation.subject} is {operation.state} already; "
+            "only work in progress can be cancelled"
+        )
     begun = {step.name for step in operation.steps if step.state != "pending"}
     if plan.cancellable_until in begun:
         raise WrongState(
@@ -183,6 +186,7 @@ async def request_cancel(db: Connection, operation_id: UUID, plan: Plan) -> Oper
            WHERE id = $1""",
         operation_id,
     )
+    await _tell_watchers(db, operation_id)
     return await get(db, operation_id)
 
 
@@ -216,7 +220,13 @@ async def request_retry(db: Connection, operation: Operation, plan: Plan) -> Ope
         if getattr(error, "sqlstate", None) != "23505":
             raise
         raise OperationInProgress(f"{operation.subject} is busy with another operation") from error
+    await _tell_watchers(db, operation.id)
     return await get(db, operation.id)
+
+
+async def _tell_watchers(db: Connection, operation_id: UUID) -> None:
+    """Whoever follows the operation looks again once this transaction is committed."""
+    await db.execute("SELECT pg_notify($1, $2)", CHANNEL, str(operation_id))
 
 
 async def _refuse_outlived(db: Connection, operation: Operation) -> None:

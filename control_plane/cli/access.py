@@ -11,11 +11,12 @@ from control_plane.cli.commands import Command
 from control_plane.cli.complete import pooler_names
 from control_plane.cli.output import print_json, when
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Exit, Json, problem, say
+from control_plane.cli.problems import Exit, Json, problem, say, unreachable
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tenants import slug_argument
 from control_plane.config import child_environment
 
+_REVEALS = 2
 # libpq lets these override the address, and a pooler refuses or ignores start-up options.
 _OVERRIDING = ("PGHOSTADDR", "PGSERVICE", "PGOPTIONS")
 
@@ -102,12 +103,20 @@ def psql(
 
 
 def _reveal(session: Session, slug: str, pool: str, reason: str | None) -> Json:
-    """The DSN. A secret is sent once: when its answer was lost on the way, it is asked for anew."""
+    """The DSN. A secret is sent once: when its answer was lost on the way, it is asked for anew.
+
+    Raises:
+        Problem: it may not be shown, or was lost again.
+    """
     body = {"pool": pool} | ({"reason": reason} if reason else {})
-    revealed = session.api.change("POST", path("tenants", slug, "dsn"), body)
-    if revealed["dsn"] is None:
+    for _ in range(_REVEALS):
         revealed = session.api.change("POST", path("tenants", slug, "dsn"), body)
-    return revealed
+        if revealed["dsn"] is not None:
+            return revealed
+    raise unreachable(
+        f"the DSN of {slug} was sent {_REVEALS} times and lost on the way each time; "
+        "mend the connection to the API, then ask again"
+    )
 
 
 def _pooler(revealed: Json, name: str) -> Json:

@@ -43,5 +43,10 @@ def audit(session: Session, tenant: str | None, since: str | None, limit: int) -
 
 
 def _why(event: Json) -> str:
-    facts = " ".join(f"{name}={value}" for name, value in (event.get("facts") or {}).items())
-    return " ".join(part for part in (event.get("reason"), facts) if part)
+    facts = (event.get("facts") or {}).items()
+    told = [f"{name}={_words(value)}" for name, value in facts if value not in (None, [])]
+    return " ".join(part for part in (event.get("reason"), *told) if part)
+
+
+def _words(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -36,4 +36,6 @@ def _print(report: Json) -> None:
         if finding["repair"]:
             click.echo("  safe to mend with: tenantry check --repair")
     found = len(report["findings"])
-    print_line(f"{found} findings" if found else "clean: the catalog matches reality")
+    print_line(
+        f"{found} finding{'s' * (found > 1)}" if found else "clean: the catalog matches reality"
+    )

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from control_plane.cli.endpoint import Endpoint, find_endpoint
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Exit, Json, Problem, problem, unreachable
+from control_plane.cli.problems import Exit, Json, Problem, problem, say, unreachable
 from control_plane.cli.sse import event_data
 from control_plane.config import ClientSettings
 
@@ -40,7 +40,13 @@ def open_api() -> "Api":
     Raises:
         Problem: nothing names an API, or there is no key for it.
     """
-    return Api(find_endpoint(ClientSettings.from_environment()))
+    endpoint = find_endpoint(ClientSettings.from_environment())
+    if not endpoint.secure and not endpoint.loopback:
+        say(
+            f"warning: {endpoint.url} is not encrypted; your key and every DSN "
+            "can be read on the way: use https"
+        )
+    return Api(endpoint)
 
 
 class Api:

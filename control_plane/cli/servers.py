@@ -127,6 +127,7 @@ def show(session: Session, name: str) -> None:
         ("id", server.get("id")),
         ("state", server["state"]),
         ("health", _health(server)),
+        ("problem", server.get("problem")),
         ("checked", when(session, server.get("checked_at"))),
         ("address", f"{server['host']}:{server['port']}"),
         ("version", str(server.get("version") or "")),
@@ -183,7 +184,8 @@ def remove(session: Session, name: str, *, wait: bool) -> None:
 
 def _ask_to_remove(session: Session, name: str) -> Json:
     """An empty answer when it is removed, else what has to end before asking again."""
-    return session.api.change("DELETE", path("servers", name))
+    answer = session.api.change("DELETE", path("servers", name))
+    return {} if answer.get("removed") else answer
 
 
 def _until_removed(session: Session, name: str, answer: Json) -> Json:
@@ -246,9 +248,7 @@ def _tell(session: Session, answer: Json, words: str) -> None:
 
 
 def _health(server: Json) -> str:
-    if server.get("reachable", True):
-        return "ok"
-    return f"unreachable {server.get('problem') or ''}".strip()
+    return "ok" if server.get("reachable", True) else "unreachable"
 
 
 def _pooler_health(pooler: Json) -> str:
@@ -264,6 +264,6 @@ def _print_findings(findings: list[Json]) -> None:
     for finding in findings:
         if finding.get("level") == "ok":
             continue
-        print_line(f"{finding.get('level')}: {finding.get('name')} is {finding.get('found')}")
+        print_line(f"{finding.get('level')}: {finding.get('name')}: {finding.get('found')}")
         if finding.get("remedy"):
             click.echo(f"  {one_line(str(finding['remedy']))}")

@@ -139,7 +139,7 @@ def _server(
     server: FoundServer, expected: list[ExpectedDatabase], world: World
 ) -> Iterator[Finding]:
     if server.problem is not None:
-        remedy = "start the server or mend the network; tenantry servers show says more"
+        remedy = "start the server or mend the network; tenantry servers list shows its health"
         yield Finding("I-1", server.name, f"cannot be looked at: {server.problem}", remedy)
         return
     yield from _missing(server, expected)

@@ -22,9 +22,9 @@ TEMPLATE_AUDITOR = "cp_template_audit"
 
 SLUG_PATTERN = r"^[a-z][a-z0-9-]{1,38}[a-z0-9]$"
 SERVER_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$"
-RESERVED_SLUGS = frozenset(
-    {"pgbouncer", "postgres", "template0", "template1", "tenantry", "admin", "api", "console"}
-)
+RESERVED_SLUGS = frozenset({"pgbouncer", "postgres", "tenantry", "admin", "api", "console"})
+# Postgres keeps template0 and template1, and may add to them (S-12).
+RESERVED_PREFIX = "template"
 SESSION_SUFFIX = "_session"
 
 IdPrefix = Literal["tn", "op", "bk", "sv", "ro", "pl", "ky", "au", "db"]
@@ -83,8 +83,9 @@ def check_slug(slug: str) -> str:
             "starting with a letter and not ending with a hyphen"
         )
         raise Invalid(f"slug {slug!r}: {message}", [{"field": "slug", "message": message}])
-    if slug in RESERVED_SLUGS:
-        message = "this word is reserved; choose another"
+    if slug in RESERVED_SLUGS or slug.startswith(RESERVED_PREFIX):
+        word = f"{RESERVED_PREFIX}…" if slug.startswith(RESERVED_PREFIX) else slug
+        message = f"{word} is reserved; choose another"
         raise Invalid(f"slug {slug!r}: {message}", [{"field": "slug", "message": message}])
     return slug
 

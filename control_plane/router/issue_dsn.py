@@ -68,7 +68,10 @@ async def issue_dsn(db: Connection, keyring: Keyring, tenant: Tenant, pool: Pool
 
 def _not_ready(tenant: Tenant) -> WrongState:
     if tenant.operation_id is None:
-        return WrongState(f"{tenant.slug} is {tenant.state}; only an active tenant has a DSN")
+        remedy = "; tenantry tenants resume lets it in again" if tenant.state == "suspended" else ""
+        return WrongState(
+            f"{tenant.slug} is {tenant.state}; only an active tenant has a DSN{remedy}"
+        )
     operation = show("op", tenant.operation_id)
     return WrongState(
         f"{tenant.slug} is {tenant.state}: {tenant.operation_kind} {operation} is in progress",

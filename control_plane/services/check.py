@@ -11,6 +11,7 @@ from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.catalog import audit, databases, routes, servers, tenants
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.databases import Database
+from control_plane.catalog.pool import Connection as CatalogConnection
 from control_plane.catalog.servers import Server
 from control_plane.domain.errors import OperationInProgress, TenantryError
 from control_plane.domain.invariants import Finding, findings
@@ -98,7 +99,7 @@ async def _reset_logins(ports: Ports, database_id: UUID) -> None:
             connection.terminate()
 
 
-async def _is_let_in(db: Connection, tenant: Tenant) -> bool:
+async def _is_let_in(db: CatalogConnection, tenant: Tenant) -> bool:
     """A suspension that failed half-way stays a cut: its route is withdrawn already."""
     route = await routes.find(db, tenant.id)
     return tenant.state == "active" and (route is None or route.state == "published")

@@ -19,6 +19,7 @@ from control_plane.domain.preflight import Check, Profile, assess
 from control_plane.domain.tenants import Tier
 from control_plane.services.ports import Ports
 
+_WRONG_PASSWORD = "28P01"  # noqa: S105 - an SQLSTATE
 _HIGHEST_PORT = 65_535
 _MOST_CAPACITY = 10_000
 _LONGEST_TEXT = 100
@@ -88,6 +89,8 @@ async def probe_server(ports: Ports, wanted: NewServer) -> Probed:
         facts = await server_probe.probe(address)
     except (ServerUnavailable, ServerRefused) as error:
         message = f"{wanted.user} at {wanted.host}:{wanted.port}: {error.message}"
+        if error.facts.get("state") == _WRONG_PASSWORD:
+            message += "; check the user and the password"
         raise type(error)(message, **error.facts) from error
     checks = assess(facts, Profile(tls, wanted.capacity))
     _refuse_problems(wanted, checks)
@@ -149,8 +152,9 @@ def _refuse_problems(wanted: NewServer, checks: list[Check]) -> None:
     problems = [check for check in checks if check.level == "problem"]
     if problems:
         raise ServerRejected(
-            f"server {wanted.name} cannot hold tenants yet: {len(problems)} problems; "
-            "mend them all, then enrol again",
+            f"server {wanted.name} cannot hold tenants yet: "
+            f"{len(problems)} problem{'s' * (len(problems) > 1)}; mend what is listed, "
+            "then enrol again",
             [{"field": check.name, "message": _told(check)} for check in problems],
         )
 

@@ -18,6 +18,18 @@ class Effect(msgspec.Struct, frozen=True):
     operation: Operation | None = None
 
 
+async def recall(ports: Ports, fingerprint: Fingerprint | None) -> SavedAnswer | None:
+    """The answer already given to this request, before anything slow is done for it again.
+
+    Raises:
+        IdempotencyMismatch: the key was used for another request.
+    """
+    if fingerprint is None:
+        return None
+    async with ports.catalog.connection() as db:
+        return await idempotency.find(db, fingerprint)
+
+
 async def perform(
     ports: Ports,
     fingerprint: Fingerprint | None,

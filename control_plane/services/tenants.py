@@ -122,10 +122,11 @@ async def rotate_credentials(
     )
     await _require_state(db, tenant, "active", "rotated")
     held = await databases.credentials(db, tenant.id)
-    if any(credential.state == "retiring" for credential in held.values()):
+    ends = [c.retire_at for c in held.values() if c.state == "retiring" and c.retire_at]
+    if ends:
         raise Conflict(
-            f"{tenant.slug} still has previous credentials in their grace; "
-            "wait until it ends (see: tenantry tenants show) before rotating again"
+            f"{tenant.slug} still has previous credentials: their grace ends at "
+            f"{ends[0]:%Y-%m-%d %H:%M:%S} UTC; rotate again after that"
         )
     await audit.record(
         db,

@@ -40,13 +40,17 @@ def table(facts: dict[str, Any]) -> str:
     """The processes of a stack, one a line."""
     rows = [("NAME", "PID", "STATE", "STARTED")]
     rows += [
-        (p["name"], str(p["pid"] or "-"), p["state"], (p["started_at"] or "-")[:19])
+        (p["name"], str(p["pid"] or "-"), p["state"], _second(p["started_at"]))
         for p in facts["processes"]
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(
         "  ".join([*(row[i].ljust(widths[i]) for i in range(3)), row[3]]) for row in rows
     )
+
+
+def _second(stamp: str | None) -> str:
+    return f"{stamp[:19]}Z" if stamp else "-"
 
 
 def tail(layout: Layout, names: list[str], lines: int) -> Iterator[str]:

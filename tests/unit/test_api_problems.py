@@ -75,6 +75,7 @@ def test_only_public_facts_leave() -> None:
 def test_unavailable_says_when_to_come_back() -> None:
     assert (from_error(errors.CatalogUnavailable("away")).headers or {})["Retry-After"] == "2"
     assert (rate_limited(7).headers or {})["Retry-After"] == "7"
+    assert rate_limited(7).detail.endswith("try again in 7 s")
 
 
 def test_unauthenticated_names_the_scheme() -> None:
@@ -117,7 +118,39 @@ def test_fields_of_our_own_errors() -> None:
         ),
         (
             {"key": "limit", "message": "Expected `int` >= 1", "source": "query"},
-            ("limit", "Expected `int` >= 1"),
+            ("limit", "use a whole number of at least 1"),
+        ),
+        (
+            {"key": "name", "message": "Expected `str` of length >= 1", "source": "body"},
+            ("name", "must not be empty"),
+        ),
+        (
+            {"key": "labels", "message": "Expected `object` of length <= 50", "source": "body"},
+            ("labels", "use at most 50 entries"),
+        ),
+        (
+            {"key": "data", "message": "Expected `object`, got `array`", "source": "body"},
+            ("body", "a JSON object is required, not a list"),
+        ),
+        (
+            {"key": "region", "message": "Expected `str | null`, got `int`", "source": "body"},
+            ("region", "text is required, not a whole number"),
+        ),
+        (
+            {"key": "tier", "message": "Invalid enum value 'gold'", "source": "body"},
+            ("tier", "'gold' is none of: standard, enterprise, dedicated"),
+        ),
+        (
+            {"key": "operation_state", "message": "Invalid enum value 'x'", "source": "query"},
+            ("state", "'x' is none of: pending, running, "),
+        ),
+        (
+            {"key": "since", "message": "Invalid RFC3339 encoded datetime", "source": "query"},
+            ("since", "use a time such as 2026-"),
+        ),
+        (
+            {"key": "name", "message": "words of a later version", "source": "body"},
+            ("name", "words of a later version"),
         ),
         (
             {

@@ -144,7 +144,7 @@ def test_the_psql_line_works_in_any_directory_and_for_any_home(tmp_path: Path) -
 
 def test_the_table_shows_what_does_not_run(tmp_path: Path) -> None:
     rows = table(_facts(tmp_path)).splitlines()
-    assert rows[1].split() == ["api", "7", "running", "2026-11-22T18:07:40"]
+    assert rows[1].split() == ["api", "7", "running", "2026-11-22T18:07:40Z"]
     assert rows[2].split() == ["redis", "-", "waiting", "-"]
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from control_plane.domain.errors import Invalid
 from control_plane.domain.names import (
+    RESERVED_PREFIX,
     RESERVED_SLUGS,
     SLUG_PATTERN,
     RoleSet,
@@ -54,11 +55,17 @@ def test_two_tenants_share_no_name(one: uuid.UUID, other: uuid.UUID) -> None:
 
 @given(st.from_regex(SLUG_PATTERN, fullmatch=True))
 def test_a_well_formed_slug_is_taken_unless_reserved(slug: str) -> None:
-    if slug in RESERVED_SLUGS:
+    if slug in RESERVED_SLUGS or slug.startswith(RESERVED_PREFIX):
         with pytest.raises(Invalid, match="reserved"):
             check_slug(slug)
     else:
         assert check_slug(slug) == slug
+
+
+@pytest.mark.parametrize("slug", ["template", "template0", "template1", "template-clinic"])
+def test_names_of_template_databases_are_reserved(slug: str) -> None:
+    with pytest.raises(Invalid, match="template… is reserved"):
+        check_slug(slug)
 
 
 @given(st.text(max_size=60))

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from control_plane.catalog.routes import WantedRoute
 from control_plane.config import PoolerSettings, Secret
-from control_plane.domain.names import RESERVED_SLUGS, SLUG_PATTERN, RoleSet, database_name
+from control_plane.domain.names import (
+    RESERVED_PREFIX,
+    RESERVED_SLUGS,
+    SLUG_PATTERN,
+    RoleSet,
+    database_name,
+)
 from control_plane.router.pgbouncer_config import (
     Entry,
     Unrenderable,
@@ -173,7 +179,7 @@ def test_anything_else_is_refused(change: dict[str, object]) -> None:
     assert served_digest([route(7), bad]) == served_digest([route(7)])
 
 
-@pytest.mark.parametrize("word", sorted(RESERVED_SLUGS))
+@pytest.mark.parametrize("word", [*sorted(RESERVED_SLUGS), "template1"])
 def test_a_reserved_alias_is_refused(word: str) -> None:
     with pytest.raises(Unrenderable, match="alias"):
         render_all([route(alias=word)])
@@ -258,7 +264,7 @@ def test_the_digest_tells_what_clients_would_notice() -> None:
 
 
 slugs = st.from_regex(SLUG_PATTERN.replace("$", r"\Z"), fullmatch=True).filter(
-    lambda slug: slug not in RESERVED_SLUGS
+    lambda slug: slug not in RESERVED_SLUGS and not slug.startswith(RESERVED_PREFIX)
 )
 hosts = st.one_of(
     st.ip_addresses().map(str),

@@ -65,11 +65,12 @@ async def served(ctx: StepContext) -> Outcome:
     late = sorted(pooler.name for pooler in behind if pooler.alive)
     if late:
         return Wait(_patience(ctx), f"waiting for {', '.join(late)}")
-    serving = sorted(pooler.name for pooler in every if pooler not in behind)
-    if not serving and route.state == "published":
+    following = sorted(pooler.name for pooler in every if pooler not in behind)
+    if not following and route.state == "published":
         return Wait(_AGENT_AWAY_SECONDS, "no pooler of the cell is alive; start one")
     away = [f"{pooler.name} is away and catches up at its start" for pooler in behind]
-    return Done("; ".join([f"served by {', '.join(serving) or 'none'}", *away]))
+    what = "served by" if route.state == "published" else "no longer served by"
+    return Done("; ".join([f"{what} {', '.join(following) or 'any'}", *away]))
 
 
 async def verify_works(ctx: StepContext, credential: Credential) -> Outcome:

@@ -79,6 +79,16 @@ async def test_news_are_prompt_for_many_watchers(world: World, admin: httpx.Asyn
     assert max(await asyncio.gather(*watchers)) - began < 0.8
 
 
+async def test_a_request_to_stop_is_told_at_once(world: World, admin: httpx.AsyncClient) -> None:
+    operation = await world.new_tenant("stopped-clinic")
+    async with watching(admin, operation["id"]) as snapshots:
+        await anext(snapshots)
+        began = asyncio.get_running_loop().time()
+        await admin.post(f"/v1/operations/{operation['id']}/cancel")
+        assert (await anext(snapshots))["state"] == "cancelling"
+        assert asyncio.get_running_loop().time() - began < 0.8
+
+
 async def test_a_lost_listener_costs_a_second_and_comes_back(
     world: World, admin: httpx.AsyncClient
 ) -> None:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from tests.integration.api.world import World
+from tests.integration.tenant_server.postgres_fixture import TenantServer
 
 
 async def operations_of(world: World, slug: str) -> int:
@@ -73,6 +74,35 @@ async def test_keys_of_different_callers_do_not_meet(world: World) -> None:
                 "/v1/tenants", json={"slug": slug, "name": slug}, headers=headers
             )
         assert answer.json()["tenant"] == slug
+
+
+async def test_an_enrolment_is_repeated_without_looking_at_the_server_again(
+    world: World, admin: httpx.AsyncClient, catalog_postgres: TenantServer
+) -> None:
+    """Its administrator may be gone since: the first answer stands."""
+    body = {
+        "name": "pg-replayed",
+        "host": "127.0.0.1",
+        "port": catalog_postgres.port,
+        "user": "passing_admin",
+        "password": "passing",
+    }
+    headers = {"Idempotency-Key": "enrol-once"}
+    postgres = await catalog_postgres.admin()
+    await postgres.execute("CREATE ROLE passing_admin LOGIN SUPERUSER PASSWORD 'passing'")
+    try:
+        first = await admin.post("/v1/servers", json=body, headers=headers)
+        await postgres.execute("DROP ROLE passing_admin")
+        again = await admin.post("/v1/servers", json=body, headers=headers)
+        other = await admin.post("/v1/servers", json={**body, "port": 1}, headers=headers)
+    finally:
+        await postgres.execute("DROP ROLE IF EXISTS passing_admin")
+        await postgres.close()
+        async with world.ports.catalog.connection() as db:
+            await db.execute("UPDATE servers SET state = 'removed' WHERE name = 'pg-replayed'")
+    assert (first.status_code, first.text) == (202, again.text)
+    assert again.headers["location"] == f"/v1/operations/{first.json()['id']}"
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
 async def test_a_refused_request_leaves_its_key_free(admin: httpx.AsyncClient) -> None:

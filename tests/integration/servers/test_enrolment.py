@@ -123,6 +123,7 @@ async def test_a_wrong_password_is_refused_and_nothing_is_left(
     with pytest.raises(ServerRefused, match="password authentication failed") as refused:
         await added(ports, request_for(server, password=CANARY))
     assert refused.value.message.startswith(f"{ADMIN} at 127.0.0.1:{server.port}: ")
+    assert refused.value.message.endswith("check the user and the password")
     assert CANARY.reveal() not in refused.value.message
     assert await nothing_was_left(ports)
 

@@ -91,6 +91,15 @@ def test_a_secret_whose_answer_was_lost_is_asked_for_anew(run: Run, canned: Cann
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_a_secret_that_is_lost_again_is_no_success(run: Run, canned: CannedApi) -> None:
+    canned.on("POST", REVEAL, revealed(dsn=None, note="already shown once"))
+
+    result = run("dsn", "acme")
+
+    assert (result.code, result.stdout, len(canned.asked)) == (5, "", 2)
+    assert "then ask again" in result.stderr
+
+
 def test_a_tenant_that_is_not_ready_is_a_conflict(run: Run, canned: CannedApi) -> None:
     canned.on("POST", REVEAL, problem(409, "wrong_state", "acme is provisioning", operation="op_1"))
 

@@ -40,7 +40,9 @@ def test_a_server_tells_its_health_and_load(run: Run, canned: CannedApi) -> None
 
     assert "3/500" in first
     assert " ok " in first
-    assert "unreachable connection refused" in second
+    assert " unreachable " in second
+    canned.on("GET", "/v1/servers/pg-b", lost)
+    assert "problem  connection refused\n" in run("servers", "show", "pg-b").stdout
 
 
 def test_a_server_shows_only_the_answers_that_need_attention(run: Run, canned: CannedApi) -> None:
@@ -58,7 +60,7 @@ def test_a_server_shows_only_the_answers_that_need_attention(run: Run, canned: C
 
     shown = run("servers", "show", "pg-a").stdout
 
-    assert "advice: autovacuum_naptime is 60" in shown
+    assert "advice: autovacuum_naptime: 60" in shown
     assert "  ALTER SYSTEM SET autovacuum_naptime = '10min'" in shown
     assert "15.13, wanted" not in shown
 
@@ -92,6 +94,15 @@ def test_a_server_that_has_to_be_emptied_says_so(run: Run, canned: CannedApi) ->
     assert first.stdout == "pg-a is being emptied: 2 databases made ahead are being dropped\n"
     assert first.stderr == "ask again later: tenantry servers remove pg-a\n"
     assert second.stdout == "pg-a is removed\n"
+
+
+def test_a_server_that_is_removed_late_is_removed(run: Run, canned: CannedApi) -> None:
+    over = {"server": "pg-a", "removed": True, "waits_for": None, "operations": []}
+    canned.on("DELETE", "/v1/servers/pg-a", Answer(202, over))
+
+    result = run("servers", "remove", "pg-a")
+
+    assert (result.stdout, result.stderr) == ("pg-a is removed\n", "")
 
 
 def test_a_removal_can_be_waited_for(run: Run, canned: CannedApi) -> None:
@@ -255,7 +266,7 @@ def test_the_audit_log_tells_who_what_and_why(run: Run, canned: CannedApi) -> No
         "subject": "acme",
         "address": "10.0.0.7",
         "reason": "ticket 42",
-        "facts": {"pool": "session"},
+        "facts": {"pool": "session", "tier": None, "advice": ["tls", "fsync"]},
     }
     canned.on("GET", "/v1/audit", page(event))
 
@@ -263,5 +274,5 @@ def test_the_audit_log_tells_who_what_and_why(run: Run, canned: CannedApi) -> No
 
     assert line.split() == [
         *("5", "s", "ago", "on-call", "dsn.reveal", "denied", "acme", "10.0.0.7"),
-        *("ticket", "42", "pool=session"),
+        *("ticket", "42", "pool=session", "advice=tls,fsync"),
     ]

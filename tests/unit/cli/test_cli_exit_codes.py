@@ -143,6 +143,19 @@ def test_an_unusable_url_is_a_usage_error(
     assert repr(url) in result.stderr
 
 
+def test_a_key_in_clear_over_the_network_is_warned_of_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENANTRY_URL", "http://tenantry.invalid")
+    in_clear = run("tenants", "list").stderr.splitlines()
+    monkeypatch.setenv("TENANTRY_URL", "https://tenantry.invalid")
+    encrypted = run("tenants", "list").stderr
+
+    assert in_clear[0].startswith("warning: http://tenantry.invalid is not encrypted")
+    assert [line for line in in_clear if "warning" in line] == in_clear[:1]
+    assert "warning" not in encrypted
+
+
 def test_without_a_key_nothing_is_asked(
     run: Run, canned: CannedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
