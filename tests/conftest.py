@@ -9,7 +9,9 @@ import time
 from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -151,6 +153,21 @@ async def api(stack: Stack, token: str) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
         yield client
+
+
+@pytest.fixture
+async def catalog(stack: Stack) -> AsyncIterator[Any]:
+    """A connection to the session's catalog, to look behind the API."""
+    facts = stack.facts()["catalog"]
+    connection = await asyncpg.connect(
+        host=facts["host"],
+        port=facts["port"],
+        user=facts["user"],
+        password=Path(facts["password_file"]).read_text().strip(),
+        database=facts["database"],
+    )
+    yield connection
+    await connection.close()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -98,7 +98,7 @@ async def _tend_server(db: Connection, ports: Ports, server: Server) -> list[Ope
     fingerprint = ports.template.fingerprint
     if await servers.template_revision(db, server.id, fingerprint) is None:
         return await _build_template(db, server)
-    if await operations.count_live(db, "provision") > 0:
+    if await operations.tenants_wait(db, server.id):
         return []  # tenants that wait come first; the pool is for those after them
     if await operations.failed_lately(db, server.id, "prepare", minutes=_AFTER_FAILURE_MINUTES):
         return []  # what stopped the last one will stop the next: do not churn the server

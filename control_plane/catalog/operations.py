@@ -139,14 +139,17 @@ async def page(
     return [from_row(row) for row in rows]
 
 
-async def count_live(db: Connection, kind: str) -> int:
-    """How many operations of this kind are not over."""
-    count: int = await db.fetchval(
-        """SELECT count(*) FROM operations
-           WHERE kind = $1 AND state IN ('pending', 'running', 'waiting', 'cancelling')""",
-        kind,
+async def tenants_wait(db: Connection, server_id: UUID) -> bool:
+    """Whether a tenant is being provisioned on this server right now."""
+    return bool(
+        await db.fetchval(
+            """SELECT EXISTS (SELECT FROM operations o
+               JOIN databases d ON d.tenant_id = o.tenant_id AND d.purpose = 'primary'
+               WHERE d.server_id = $1 AND o.kind = 'provision'
+                 AND o.state IN ('pending', 'running'))""",
+            server_id,
+        )
     )
-    return count
 
 
 async def failed_lately(db: Connection, server_id: UUID, kind: str, *, minutes: int) -> bool:

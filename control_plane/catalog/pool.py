@@ -80,6 +80,11 @@ class Catalog:
                 reset=_nothing_to_reset,
             )
 
+    async def forget_idle(self) -> None:
+        """Use none of the present connections again: the next ones are new."""
+        if self._pool is not None:
+            await self._pool.expire_connections()
+
     async def close(self) -> None:
         if self._pool is not None:
             await self._pool.close()

@@ -57,6 +57,9 @@ async def create_tenant(
         NoCapacity: no server fits; the message says why for each.
     """
     check_slug(wanted.slug)
+    if not wanted.name.strip():
+        message = "name the tenant with more than spaces"
+        raise Invalid(f"name: {message}", [{"field": "name", "message": message}])
     if await tenants.slug_is_taken(db, wanted.slug):
         raise _taken(wanted.slug)
     placement = await _reserve(db, ports, wanted)

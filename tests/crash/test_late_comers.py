@@ -2,13 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-import pytest
 import redis
 from celery import Celery
 
@@ -21,20 +19,6 @@ from tests.driver import Driver, fresh_slug
 UNHEARD = 600
 # The pools are tended every 2 s.
 TICKS_SECONDS = 5.0
-
-
-@pytest.fixture
-async def catalog(stack: Stack) -> AsyncIterator[Any]:
-    facts = stack.facts()["catalog"]
-    connection = await asyncpg.connect(
-        host=facts["host"],
-        port=facts["port"],
-        user=facts["user"],
-        password=Path(facts["password_file"]).read_text().strip(),
-        database=facts["database"],
-    )
-    yield connection
-    await connection.close()
 
 
 async def plant(catalog: Any, kind: Kind, done: int = 0, **columns: Any) -> str:

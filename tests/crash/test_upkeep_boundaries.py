@@ -6,33 +6,16 @@ operation walks into all of them, one after the other.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 
 from control_plane.domain.plans import PLANS, Kind
-from deploy.local.stack import Stack
 from tests.driver import Driver, fresh_slug
 
 ACTIONS = ("exception", "sigkill")
 PATIENCE_SECONDS = 120.0
-
-
-@pytest.fixture
-async def catalog(stack: Stack) -> AsyncIterator[Any]:
-    facts = stack.facts()["catalog"]
-    connection = await asyncpg.connect(
-        host=facts["host"],
-        port=facts["port"],
-        user=facts["user"],
-        password=Path(facts["password_file"]).read_text().strip(),
-        database=facts["database"],
-    )
-    yield connection
-    await connection.close()
 
 
 def arm_every_boundary(driver: Driver, kind: Kind, action: str) -> list[Path]:

@@ -1,32 +1,15 @@
 """Placement under competition: a place is never given twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from deploy.local.stack import Stack
 from tests.driver import Driver, fresh_slug
 
 RIVALS = 12
 FREE = 3
-
-
-@pytest.fixture
-async def catalog(stack: Stack) -> AsyncIterator[Any]:
-    facts = stack.facts()["catalog"]
-    connection = await asyncpg.connect(
-        host=facts["host"],
-        port=facts["port"],
-        user=facts["user"],
-        password=Path(facts["password_file"]).read_text().strip(),
-        database=facts["database"],
-    )
-    yield connection
-    await connection.close()
 
 
 async def test_the_last_places_go_to_as_many_and_the_rest_are_told_why(

@@ -15,7 +15,7 @@ from control_plane.adapters.doorbell import ADVANCE
 from control_plane.bootstrap import make_ports
 from control_plane.catalog.leases import due
 from control_plane.config import Settings
-from control_plane.domain.errors import TenantryError
+from control_plane.domain.errors import CatalogUnavailable, TenantryError
 from control_plane.domain.names import decode
 from control_plane.services.ports import Ports
 from workers.engine.runner import Runner
@@ -50,7 +50,12 @@ class Process:
             if not self._open:
                 await self.ports.catalog.open(max_size=4)
                 self._open = True
-            await work()
+            try:
+                await work()
+            except CatalogUnavailable:
+                # The catalog may only have been restarted while this process was idle.
+                await self.ports.catalog.forget_idle()
+                await work()
         except TenantryError as error:
             # Nothing is lost: whatever is due is rung again by the sweeper.
             _log.warning("work_put_off", code=error.code, error=error.message)
