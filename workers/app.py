@@ -43,10 +43,10 @@ def _every(seconds: float, tick: str) -> dict[str, object]:
 settings = Settings.from_environment()
 app = celery_app(settings)
 app.conf.update(
-    task_acks_late=True,
-    task_reject_on_worker_lost=True,
+    # Acknowledged when a child takes it: an acknowledgement after the work can be lost with Redis,
+    # and then fills the worker's prefetch for good. What a dead child leaves, the sweeper rings.
+    task_acks_late=False,
     worker_prefetch_multiplier=1,
-    worker_disable_prefetch=True,
     worker_cancel_long_running_tasks_on_connection_loss=True,
     worker_soft_shutdown_timeout=20,
     worker_max_tasks_per_child=2000,

@@ -1,9 +1,11 @@
 """Redis is a doorbell: losing, repeating and reordering its messages costs only time."""
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from celery import Celery
@@ -13,6 +15,8 @@ from deploy.local.stack import Stack
 from tests.driver import Driver, fresh_slug
 
 WATCHED_SECONDS = 1.0
+FREEZES_SECONDS = 20.0
+CONTROL_CHILDREN = 4
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +114,41 @@ def _next_command(monitor: object) -> str | None:
     if not connection.can_read(timeout=0.5):
         return None
     return str(monitor.next_command()["command"])  # type: ignore[attr-defined]  # as above
+
+
+async def test_workers_whose_acknowledgements_were_lost_go_on_working(
+    driver: Driver, stack: Stack
+) -> None:
+    """Every child of a worker ends its task while Redis is away, so no acknowledgement arrives."""
+    slugs = [fresh_slug("unacknowledged") for _ in range(CONTROL_CHILDREN)]
+    for slug in slugs:
+        driver.arm("provision", "activate", "after", slug, "sigstop")
+    begun = [await driver.begin_create(slug) for slug in slugs]
+    sleepers = await frozen_workers(CONTROL_CHILDREN)
+    await asyncio.to_thread(stack.halt, "redis")
+    try:
+        for sleeper in sleepers:
+            sleeper.send_signal(signal.SIGCONT)
+        await asyncio.sleep(2 * WATCHED_SECONDS)
+    finally:
+        await asyncio.to_thread(stack.restart, "redis")
+    for operation in begun:
+        await driver.finish(operation, seconds=60)
+    await driver.finish(await driver.begin_create(fresh_slug("afterwards")), seconds=60)
+    await driver.assert_clean()
+
+
+async def frozen_workers(count: int) -> list[psutil.Process]:
+    """The Celery children that failpoints have frozen, once there are as many."""
+    deadline = time.monotonic() + FREEZES_SECONDS
+    while True:
+        found = [
+            process
+            for process in psutil.process_iter(["status", "cmdline"])
+            if process.info["status"] == psutil.STATUS_STOPPED
+            and "workers.app" in " ".join(process.info["cmdline"] or [])
+        ]
+        if len(found) >= count:
+            return found
+        assert time.monotonic() < deadline, f"{len(found)} of {count} workers froze"
+        await asyncio.sleep(0.05)
