@@ -44,9 +44,10 @@ settings = Settings.from_environment()
 app = celery_app(settings)
 app.conf.update(
     # Acknowledged when a child takes it: an acknowledgement after the work can be lost with Redis,
-    # and then fills the worker's prefetch for good. What a dead child leaves, the sweeper rings.
+    # and then occupies a place of the prefetch for good, so there are many. What a dead child
+    # leaves, the sweeper rings.
     task_acks_late=False,
-    worker_prefetch_multiplier=1,
+    worker_prefetch_multiplier=16,
     worker_cancel_long_running_tasks_on_connection_loss=True,
     worker_soft_shutdown_timeout=20,
     worker_max_tasks_per_child=2000,
