@@ -2,12 +2,15 @@
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+DEFAULT_TEMPLATE = "clinic"
+_TEMPLATE_NAME = r"[a-z][a-z0-9-]{0,38}[a-z0-9]"
 
 
 class Secret:
@@ -62,10 +65,11 @@ class Settings(msgspec.Struct, frozen=True):
     redis_password: Secret | None
     keyring_file: Path
     server_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
-    template_dir: Path
+    templates: dict[str, Path]
     pool_target: int = 4
     rotation_grace_seconds: int = 3600
     rate_limit_per_minute: int = 6000
+    upkeep_minutes: float = 15.0
     engine: EngineSettings = EngineSettings()
 
     @classmethod
@@ -84,10 +88,11 @@ class Settings(msgspec.Struct, frozen=True):
             redis_password=_secret("TENANTRY_REDIS_PASSWORD_FILE"),
             keyring_file=Path(_text("TENANTRY_KEYRING_FILE", str(home / "keys" / "root.keys"))),
             server_networks=_networks("TENANTRY_SERVER_NETWORKS"),
-            template_dir=Path(_text("TENANTRY_TEMPLATE_DIR", str(REPOSITORY / "tenant_template"))),
+            templates=_templates(),
             pool_target=int(_number("TENANTRY_POOL_TARGET", 4)),
             rotation_grace_seconds=int(_number("TENANTRY_ROTATION_GRACE_SECONDS", 3600)),
             rate_limit_per_minute=int(_number("TENANTRY_RATE_LIMIT_PER_MINUTE", 6000)),
+            upkeep_minutes=_number("TENANTRY_UPKEEP_MINUTES", 15),
             engine=EngineSettings(
                 lease_seconds=_number("TENANTRY_LEASE_SECONDS", 15),
                 sweep_seconds=_number("TENANTRY_SWEEP_SECONDS", 2),
@@ -175,6 +180,19 @@ def _number(name: str, default: float) -> float:
 def _optional_path(name: str) -> Path | None:
     raw = os.environ.get(name)
     return Path(raw) if raw else None
+
+
+def _templates() -> dict[str, Path]:
+    """The default template and those named ``name=directory, …``."""
+    clinic = _text("TENANTRY_TEMPLATE_DIR", str(REPOSITORY / "tenant_template"))
+    found = {DEFAULT_TEMPLATE: Path(clinic)}
+    raw = os.environ.get("TENANTRY_TEMPLATES", "")
+    for part in filter(None, (part.strip() for part in raw.split(","))):
+        name, equals, directory = part.partition("=")
+        if not (equals and directory and re.fullmatch(_TEMPLATE_NAME, name)):
+            raise SettingsError(f"TENANTRY_TEMPLATES: {part!r} is not name=directory")
+        found[name] = Path(directory)
+    return found
 
 
 def _secret(name: str) -> Secret | None:

@@ -119,6 +119,34 @@ class ObjectInUse(TenantryError):
     retryable = True
 
 
+class LockTimeout(ObjectInUse):
+    """A migration gave way to the queries of the tenant; it comes back for the lock."""
+
+    code = "lock_timeout"
+
+
+class RevisionFailed(TenantryError):
+    """A revision cannot be applied to this database as it is; nothing of it was kept.
+
+    Of one that runs outside of a transaction, the finished statements are kept and skipped when
+    it is tried again.
+    """
+
+    code = "revision_failed"
+
+
+class RolloutIncomplete(TenantryError):
+    """A rollout has gone through the fleet and some tenants could not be migrated."""
+
+    code = "rollout_incomplete"
+
+
+class LintRefused(Invalid):
+    """A revision would lock, rewrite or lose data; ``errors`` names each statement's remedy."""
+
+    code = "revision_refused"
+
+
 class SchemaMismatch(TenantryError):
     """A tenant database is not what the catalog says it is."""
 

@@ -41,6 +41,7 @@ class ExpectedDatabase(msgspec.Struct, frozen=True):
     busy: bool
     limits: LoginLimits
     open_logins: dict[str, str]
+    unfinished_revision: str | None = None
 
     @property
     def subject(self) -> str:
@@ -78,6 +79,7 @@ class FoundServer(msgspec.Struct, frozen=True):
     session_operations: frozenset[str] = frozenset()
     slots: frozenset[str] = frozenset()
     schema_problems: dict[str, str] = {}
+    audit_problems: dict[str, str] = {}
 
 
 class FoundPooler(msgspec.Struct, frozen=True):
@@ -150,6 +152,11 @@ def _server(
             message = server.schema_problems[database.name]
             remedy = "compare with tenantry tenants show; do not route to it until it is explained"
             yield Finding("I-1", database.subject, message, remedy)
+        if database.name in server.audit_problems and not database.busy:
+            message = server.audit_problems[database.name]
+            yield Finding(
+                "I-9", database.subject, message, f"tenantry audit verify {database.subject}"
+            )
 
 
 def _missing(server: FoundServer, expected: Iterable[ExpectedDatabase]) -> Iterator[Finding]:
@@ -169,7 +176,20 @@ def _missing(server: FoundServer, expected: Iterable[ExpectedDatabase]) -> Itera
         lost = sorted(set(RoleSet(database.role_set_id).every) - server.roles)
         if lost:
             message = f"roles are missing on {server.name}: {', '.join(lost)}"
-            yield Finding("I-3", database.subject, message, "rotate the tenant's credentials")
+            yield Finding(
+                "I-3",
+                database.subject,
+                message,
+                "tenantry check --repair",
+                "reset_login",
+                database.id,
+            )
+        if database.unfinished_revision is not None:
+            message = (
+                f"revision {database.unfinished_revision} has begun and is not known to be done"
+            )
+            remedy = f"tenantry migrate {database.subject}"
+            yield Finding("I-12", database.subject, message, remedy)
 
 
 def _unknown(
@@ -201,7 +221,9 @@ def _logins(server: FoundServer, database: ExpectedDatabase) -> Iterator[Finding
     if database.busy or database.purpose not in ("primary", "pooled"):
         return
     closed = database.purpose == "pooled" or database.tenant_state != "active"
-    for login in RoleSet(database.role_set_id).logins:
+    roles = RoleSet(database.role_set_id)
+    # The migrator's login is open only while an operation migrates the tenant.
+    for login in (*roles.logins, roles.migrator):
         found = server.logins.get(login)
         wanted = None if closed else database.open_logins.get(login)
         if found is None:

@@ -19,6 +19,7 @@ DATABASE_OWNER = "cp_dbowner"
 TEMPLATE_OWNER = "cp_template_owner"
 TEMPLATE_APP = "cp_template_app"
 TEMPLATE_AUDITOR = "cp_template_audit"
+TEMPLATE_READER = "cp_template_ro"
 
 SLUG_PATTERN = r"^[a-z][a-z0-9-]{1,38}[a-z0-9]$"
 SERVER_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$"
@@ -138,6 +139,10 @@ class RoleSet(msgspec.Struct, frozen=True):
         return f"{self.prefix}_audit"
 
     @property
+    def reader(self) -> str:
+        return f"{self.prefix}_ro"
+
+    @property
     def logins(self) -> tuple[str, str]:
         return self.login_a, self.login_b
 
@@ -151,6 +156,7 @@ class RoleSet(msgspec.Struct, frozen=True):
             self.migrator,
             self.backup,
             self.auditor,
+            self.reader,
         )
 
     def login(self, slot: Slot) -> str:

@@ -9,7 +9,10 @@ from control_plane.domain.tenants import Tier
 
 
 class ServerCapacity(msgspec.Struct, frozen=True):
-    """What placement may know of one server. ``tier`` ``None`` takes every shared tier."""
+    """What placement may know of one server. ``tier`` ``None`` takes every shared tier.
+
+    ``content`` is the fingerprint of the template that a new database there is made from.
+    """
 
     id: UUID
     name: str
@@ -19,7 +22,7 @@ class ServerCapacity(msgspec.Struct, frozen=True):
     tier: Tier | None
     capacity: int
     placed: int
-    template_ready: bool
+    content: str | None
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -36,13 +39,14 @@ class Placement(msgspec.Struct, frozen=True):
     server_id: UUID
     server: str
     reason: str
+    content: str
 
 
 def refusal(server: ServerCapacity, wish: Wish) -> str | None:
     """Why this server cannot take the tenant, or ``None`` when it can."""
     checks = (
         (server.state != "active", f"is {server.state}"),
-        (not server.template_ready, "has no template yet"),
+        (server.content is None, "has no template yet"),
         (not server.reachable, "does not answer"),
         (wish.region not in (None, server.region), f"is in region {server.region or 'none'}"),
         (not _tier_fits(server, wish.tier), f"takes tier {server.tier or 'shared'}"),
@@ -67,7 +71,8 @@ def place(wish: Wish, servers: list[ServerCapacity]) -> Placement:
     if not fitting:
         raise NoCapacity(_explain(wish, refusals))
     best = min(fitting, key=lambda server: (server.placed / server.capacity, server.name))
-    return Placement(best.id, best.name, _reason(best, wish, len(fitting), refusals))
+    reason = _reason(best, wish, len(fitting), refusals)
+    return Placement(best.id, best.name, reason, best.content or "")
 
 
 def _tier_fits(server: ServerCapacity, tier: Tier) -> bool:

@@ -20,6 +20,9 @@ Kind = Literal[
     "prepare",
     "enrol",
     "reclaim",
+    "migrate",
+    "rollout",
+    "survey",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -130,6 +133,33 @@ PLANS: dict[Kind, Plan] = {
             "drop_roles",
             "forget_database",
             minutes=24 * 60,
+            queue="transfer",
+        ),
+        _plan(
+            "migrate",
+            "record_restore_point",
+            "apply_revision",
+            "verify_schema",
+            "record_revision",
+            minutes=30,
+            until="apply_revision",
+        ),
+        _plan(
+            "rollout",
+            "build_templates",
+            "migrate_canary",
+            "migrate_waves",
+            "catch_up",
+            "verify_schemas",
+            "conclude",
+            minutes=30 * 24 * 60,
+            queue="transfer",
+        ),
+        _plan(
+            "survey",
+            "read_schemas",
+            "conclude_survey",
+            minutes=120,
             queue="transfer",
         ),
     )

@@ -47,6 +47,7 @@ class Tenant(msgspec.Struct, frozen=True):
     labels: dict[str, str]
     state: TenantState
     server: str | None
+    template: str
     schema_revision: str | None
     placement_reason: str | None
     cell: str
