@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from control_plane.adapters import tenant_schema
 from control_plane.adapters.doorbell import CeleryDoorbell, celery_app
 from control_plane.adapters.kms import Keyring
+from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog
 from control_plane.config import Settings
-from control_plane.services.ports import Ports, Template
+from control_plane.services.ports import Ports
 
 
 def make_ports(settings: Settings) -> Ports:
@@ -23,10 +23,7 @@ def make_ports(settings: Settings) -> Ports:
         catalog=Catalog(settings),
         keyring=Keyring.load(settings.keyring_file),
         doorbell=CeleryDoorbell(celery_app(settings)),
-        template=Template(
-            fingerprint=tenant_schema.template_fingerprint(settings.template_dir),
-            revision=tenant_schema.head_revision(settings.template_dir),
-        ),
+        templates=Templates(settings.templates),
     )
 
 

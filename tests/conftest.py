@@ -97,13 +97,19 @@ def stack(stack_home: Path) -> Iterator[Stack]:
     """The whole stack on free ports, started once; it goes when the test run goes."""
     failpoints = stack_home.with_name(f"{stack_home.name}-failpoints")
     failpoints.mkdir()
+    laboratory = stack_home.with_name(f"{stack_home.name}-lab")
+    shutil.copytree(TESTS / "templates" / "lab", laboratory)
     started = Stack(
         StackOptions(
             home=stack_home,
             attached=True,
             demo=False,
             postgres_settings=FAST_POSTGRES,
-            environment={**FAST_TENANTRY, "TENANTRY_FAILPOINT_DIR": str(failpoints)},
+            environment={
+                **FAST_TENANTRY,
+                "TENANTRY_FAILPOINT_DIR": str(failpoints),
+                "TENANTRY_TEMPLATES": f"lab={laboratory}",
+            },
         )
     )
     try:
@@ -113,6 +119,7 @@ def stack(stack_home: Path) -> Iterator[Stack]:
     finally:
         started.stop()
         shutil.rmtree(failpoints)
+        shutil.rmtree(laboratory)
 
 
 def findings_at_rest(stack: Stack) -> list[str]:

@@ -4,14 +4,18 @@ from control_plane.adapters.doorbell import celery_app
 from control_plane.config import Settings
 from workers import (
     enrol,
+    migrate,
     prepare,
     provision,
     reclaim,
     reconcile,
     resume,
     retire_login,
+    rollout,
     rotate,
+    survey,
     suspend,
+    upkeep,
 )
 from workers.engine.step import Verb
 from workers.engine.tasks import register
@@ -20,12 +24,15 @@ VERBS: dict[str, Verb] = {
     verb.plan.kind: verb
     for verb in (
         enrol.VERB,
+        migrate.VERB,
         prepare.VERB,
         provision.VERB,
         reclaim.VERB,
         resume.VERB,
         retire_login.VERB,
+        rollout.VERB,
         rotate.VERB,
+        survey.VERB,
         suspend.VERB,
     )
 }
@@ -63,7 +70,8 @@ app.conf.update(
         "watch_servers": _every(10, "watch_servers"),
         "alert_overdue": _every(30, "alert_overdue"),
         "reset_drift": _every(60, "reset_drift"),
+        "tend_databases": _every(5, "tend_databases"),
         "forget_old": _every(3600, "forget_old"),
     },
 )
-register(app, settings, VERBS, reconcile.TICKS)
+register(app, settings, VERBS, {**reconcile.TICKS, **upkeep.TICKS})

@@ -3,15 +3,22 @@
 Run again on a server in use, it brings the present template version there.
 """
 
-from control_plane.adapters import tenant_roles, tenant_schema
+from collections.abc import Sequence
+
+from control_plane.adapters import tenant_roles
 from control_plane.adapters.postgres_server import require_server
-from control_plane.catalog import operations, servers
+from control_plane.adapters.template_database import BuiltSchema
+from control_plane.adapters.template_database import build_template as build
+from control_plane.catalog import operations, schemas, servers
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.servers import Server
+from control_plane.config import DEFAULT_TEMPLATE
 from control_plane.domain.errors import WrongState
 from control_plane.domain.names import template_name
 from control_plane.domain.plans import PLANS
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb
+
+_PER_MAJOR = 10_000  # server_version_num counts them so
 
 
 async def bootstrap_server(ctx: StepContext) -> Outcome:
@@ -26,14 +33,29 @@ async def bootstrap_server(ctx: StepContext) -> Outcome:
 async def build_template(ctx: StepContext) -> Outcome:
     """The closed template database of the present version exists and is recorded."""
     server = await _living_server(ctx)
-    template = ctx.ports.template
+    template = ctx.ports.templates.current(ctx.operation.input.get("template", DEFAULT_TEMPLATE))
     name = template_name(template.fingerprint)
-    built = await tenant_schema.build_template(
-        ctx.address(server), name, ctx.ports.settings.template_dir, server.system_identifier
-    )
+
+    async def record(schemas_built: Sequence[BuiltSchema]) -> None:
+        async with ctx.catalog_write() as db:
+            for built in schemas_built:
+                await schemas.record_golden(
+                    db,
+                    template.name,
+                    template.fingerprint,
+                    built.revision,
+                    server.version_num // _PER_MAJOR,
+                    schemas.Golden(built.reading, built.mark),
+                )
+
+    built = await build(ctx.address(server), name, template, server.system_identifier, record)
     async with ctx.catalog_write() as db:
         await servers.record_template(
-            db, server.id, fingerprint=template.fingerprint, revision=template.revision
+            db,
+            server.id,
+            template=template.name,
+            fingerprint=template.fingerprint,
+            revision=template.revision,
         )
     return Done(f"{name} at {template.revision}" if built else f"{name} was there")
 

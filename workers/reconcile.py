@@ -3,11 +3,12 @@
 Every tick may run late, twice or not at all; each only does what is due now.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 
 from control_plane.adapters import clock
+from control_plane.adapters.template_files import Template
 from control_plane.catalog import (
     audit,
     databases,
@@ -23,7 +24,8 @@ from control_plane.catalog.databases import Database
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.servers import Server
-from control_plane.domain.errors import Conflict
+from control_plane.config import DEFAULT_TEMPLATE
+from control_plane.domain.errors import Conflict, SchemaMismatch
 from control_plane.domain.names import database_name, show
 from control_plane.domain.operations import Operation
 from control_plane.domain.plans import PLANS
@@ -79,37 +81,66 @@ async def release_stale_pauses(ports: Ports) -> None:
 
 async def tend_pools(ports: Ports) -> None:
     """Keep every server's pool of ready databases filled, gently, and of the present template."""
+    templates = _readable(ports)
     async with ports.catalog.transaction() as db:
-        begun = await _replace_outdated(db, ports)
+        begun: list[Operation] = []
+        pooled = templates.get(DEFAULT_TEMPLATE)
+        if pooled is not None:
+            begun += await _replace_outdated(db, pooled)
         for server in await servers.every(db):
-            begun += await _tend_server(db, ports, server)
+            if server.state == "active" and server.reachable:
+                begun += await _tend_templates(db, server, templates.values())
+                if pooled is not None:
+                    begun += await _tend_pool(db, ports, server, pooled)
     for operation in begun:
         await ports.doorbell.ring(operation.id, operation.queue)
 
 
-async def _replace_outdated(db: Connection, ports: Ports) -> list[Operation]:
-    outdated = await databases.outdated_pooled(db, ports.template.fingerprint)
+def _readable(ports: Ports) -> dict[str, Template]:
+    """The templates by name; one whose files are broken just now stops no other."""
+    found: dict[str, Template] = {}
+    for name in ports.templates.names:
+        try:
+            found[name] = ports.templates.current(name)
+        except SchemaMismatch as error:
+            _log.warning("template_unreadable", template=name, error=error.message)
+    return found
+
+
+async def _replace_outdated(db: Connection, template: Template) -> list[Operation]:
+    outdated = await databases.outdated_pooled(db, template.name, template.fingerprint)
     return [await condemn(db, database, _SYSTEM) for database in outdated]
 
 
-async def _tend_server(db: Connection, ports: Ports, server: Server) -> list[Operation]:
-    if server.state != "active" or not server.reachable:
+async def _tend_templates(
+    db: Connection, server: Server, templates: Iterable[Template]
+) -> list[Operation]:
+    begun: list[Operation] = []
+    for template in templates:
+        if await servers.template_revision(db, server.id, template.fingerprint) is None:
+            begun += await _build_template(db, server, template)
+    return begun
+
+
+async def _tend_pool(
+    db: Connection, ports: Ports, server: Server, template: Template
+) -> list[Operation]:
+    if await servers.template_revision(db, server.id, template.fingerprint) is None:
         return []
-    fingerprint = ports.template.fingerprint
-    if await servers.template_revision(db, server.id, fingerprint) is None:
-        return await _build_template(db, server)
     if await operations.tenants_wait(db, server.id):
         return []  # tenants that wait come first; the pool is for those after them
     if await operations.failed_lately(db, server.id, "prepare", minutes=_AFTER_FAILURE_MINUTES):
         return []  # what stopped the last one will stop the next: do not churn the server
-    held = await databases.pool_counts(db, server.id, fingerprint)
+    held = await databases.pool_counts(db, server.id, template.fingerprint)
     room = min(ports.settings.pool_target, server.capacity - server.placed) - held.total
     wanted = max(0, min(room, _PREPARING_AT_ONCE - held.preparing))
-    return [await _prepare(db, ports, server) for _ in range(wanted)]
+    return [await _prepare(db, ports, server, template) for _ in range(wanted)]
 
 
-async def _build_template(db: Connection, server: Server) -> list[Operation]:
-    if await operations.failed_lately(db, server.id, "enrol", minutes=_AFTER_FAILURE_MINUTES):
+async def _build_template(db: Connection, server: Server, template: Template) -> list[Operation]:
+    if await operations.failed_lately(
+        db, server.id, "enrol", minutes=_AFTER_FAILURE_MINUTES, content=template.fingerprint
+    ):
         return []
     try:
         return [
@@ -121,6 +152,7 @@ async def _build_template(db: Connection, server: Server) -> list[Operation]:
                     subject=server.name,
                     actor=_SYSTEM,
                     server_id=server.id,
+                    input={"template": template.name, "content": template.fingerprint},
                 ),
             )
         ]
@@ -128,7 +160,24 @@ async def _build_template(db: Connection, server: Server) -> list[Operation]:
         return []
 
 
-async def _prepare(db: Connection, ports: Ports, server: Server) -> Operation:
+async def _prepare(db: Connection, ports: Ports, server: Server, template: Template) -> Operation:
+    database = await _insert_unclaimed(db, ports, server, template)
+    return await operations.insert(
+        db,
+        NewOperation(
+            id=clock.new_id(),
+            plan=PLANS["prepare"],
+            subject=database.name,
+            actor=_SYSTEM,
+            server_id=server.id,
+            database_id=database.id,
+        ),
+    )
+
+
+async def _insert_unclaimed(
+    db: Connection, ports: Ports, server: Server, template: Template
+) -> Database:
     database_id = clock.new_id()
     await databases.insert_role_set(db, database_id)
     await databases.put_credential(
@@ -140,24 +189,15 @@ async def _prepare(db: Connection, ports: Ports, server: Server) -> Operation:
         tenant_id=None,
         server_id=server.id,
         name=database_name(database_id),
-        template_fingerprint=ports.template.fingerprint,
+        template=template.name,
+        template_fingerprint=template.fingerprint,
         schema_revision=None,
         generation=1,
         purpose="preparing",
         created_at=clock.now(),
     )
     await databases.insert(db, database)
-    return await operations.insert(
-        db,
-        NewOperation(
-            id=clock.new_id(),
-            plan=PLANS["prepare"],
-            subject=database.name,
-            actor=_SYSTEM,
-            server_id=server.id,
-            database_id=database_id,
-        ),
-    )
+    return database
 
 
 async def alert_overdue(ports: Ports) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -43,6 +43,12 @@ _SESSION_SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
     "client_connection_check_interval": "1s",
     "jit": "off",
+    # Literals in defaults and checks are told in one way, whatever a server is set to.
+    "DateStyle": "ISO",
+    "TimeZone": "UTC",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "quote_all_identifiers": "off",
 }
 
 
@@ -71,14 +77,21 @@ class ServerAddress(msgspec.Struct, frozen=True, kw_only=True):
         if not 0 < self.port <= _HIGHEST_PORT:
             raise Invalid(f"port {self.port}: give a port from 1 to {_HIGHEST_PORT}")
 
+    def for_login(self, user: str, password: Secret) -> "ServerAddress":
+        """The same server, another login."""
+        return msgspec.structs.replace(self, user=user, password=password)
+
 
 async def connect(
     address: ServerAddress,
     database: str = "postgres",
     application_name: str = "cp:control-plane",
     timeout: float = 5.0,  # noqa: ASYNC109 - asyncpg bounds the whole attempt itself
+    settings: Mapping[str, str] | None = None,
 ) -> Connection:
-    """A connection of the administrator, SCRAM-SHA-256 only; ``timeout`` in seconds.
+    """A connection of ours, SCRAM-SHA-256 only; ``timeout`` in seconds.
+
+    ``settings`` are those of the session, beside and over the usual ones.
 
     Raises:
         ServerUnavailable: nobody answers, or the server is starting or has no free slot.
@@ -94,7 +107,11 @@ async def connect(
             ssl=_tls_context(address),
             timeout=timeout,
             command_timeout=_COMMAND_TIMEOUT_SECONDS,
-            server_settings={**_SESSION_SETTINGS, "application_name": application_name},
+            server_settings={
+                **_SESSION_SETTINGS,
+                **(settings or {}),
+                "application_name": application_name,
+            },
         )
     check_authenticated(connection)
     return connection

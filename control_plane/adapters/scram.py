@@ -16,7 +16,7 @@ from control_plane.config import Secret
 # What Postgres itself uses (scram_iterations, 15 to 18); 256-bit secrets gain nothing from more.
 ITERATIONS = 4096
 VERIFIER_PATTERN = re.compile(
-    r"SCRAM-SHA-256\$([1-9][0-9]{3,6}):([A-Za-z0-9+/]{4,64}={0,2})"
+    r"SCRAM-SHA-256\$([1-9][0-9]{0,6}):([A-Za-z0-9+/]{4,64}={0,2})"
     r"\$([A-Za-z0-9+/]{43}=):([A-Za-z0-9+/]{43}=)"
 )
 _PASSWORD_BYTES = 32

@@ -22,11 +22,12 @@ _CREATE = """
 CREATE DATABASE {name} TEMPLATE {template} STRATEGY WAL_LOG OWNER {owner} ALLOW_CONNECTIONS false
 """
 # One transaction: whoever is not named here has no moment in which to connect (S-02).
+# TEMPORARY: REFRESH MATERIALIZED VIEW CONCURRENTLY makes a temporary table as the view's owner.
 _OPEN = """
 ALTER DATABASE {name} OWNER TO {database_owner};
 REVOKE ALL ON DATABASE {name} FROM PUBLIC;
 GRANT CONNECT ON DATABASE {name} TO {app}, {migrator}, {backup};
-GRANT CREATE ON DATABASE {name} TO {owner};
+GRANT CREATE, TEMPORARY ON DATABASE {name} TO {owner};
 ALTER DATABASE {name} ALLOW_CONNECTIONS true;
 """
 _HOLDERS = """
@@ -82,6 +83,15 @@ async def create_tenant_database(
     """
     await require_server(connection, system_identifier)
     made = await _ensure_clone(connection, name, template)
+    await open_to_roles(connection, name, roles)
+    return made
+
+
+async def open_to_roles(connection: Connection, name: str, roles: names.RoleSet) -> None:
+    """Only ``roles`` may connect to the database, each with the rights it needs there.
+
+    Brings one that an older version opened to what this version wants; the roles exist.
+    """
     script = fill(
         _OPEN,
         name=name,
@@ -93,7 +103,6 @@ async def create_tenant_database(
     )
     with translated():
         await connection.execute(script)
-    return made
 
 
 async def drop_tenant_database(connection: Connection, name: str, system_identifier: int) -> bool:

@@ -28,7 +28,8 @@ DO $body$ BEGIN
 END $body$;
 """
 _DROP = """
-DROP ROLE IF EXISTS {owner}, {app}, {login_a}, {login_b}, {migrator}, {backup}, {auditor};
+DROP ROLE IF EXISTS {owner}, {app}, {login_a}, {login_b}, {migrator}, {backup}, {auditor},
+    {reader};
 """
 # Memberships disappear with the role; a database entry means that the database still exists.
 _DEPENDENTS = """
@@ -85,6 +86,7 @@ async def bootstrap_server(connection: Connection) -> None:
         template_owner=names.TEMPLATE_OWNER,
         template_app=names.TEMPLATE_APP,
         template_auditor=names.TEMPLATE_AUDITOR,
+        template_reader=names.TEMPLATE_READER,
     )
     with translated():
         await connection.execute(script)
@@ -93,9 +95,10 @@ async def bootstrap_server(connection: Connection) -> None:
 async def ensure_role_set(
     connection: Connection, roles: names.RoleSet, limits: LoginLimits
 ) -> None:
-    """The tenant's seven roles with their attributes, memberships and limits, in one transaction.
+    """The tenant's eight roles with their attributes, memberships and limits, in one transaction.
 
-    A login is made closed; one that exists keeps its password and stays open or closed.
+    A login is made closed; one that exists keeps its password and stays open or closed. A role
+    that an older version did not know is made beside those that exist.
     """
     script = fill(load("ensure_role_set"), **_role_names(roles))
     settings = (_limits_script(login, limits) for login in roles.logins)
@@ -210,4 +213,5 @@ def _role_names(roles: names.RoleSet) -> dict[str, str]:
         "migrator": roles.migrator,
         "backup": roles.backup,
         "auditor": roles.auditor,
+        "reader": roles.reader,
     }

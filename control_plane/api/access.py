@@ -22,6 +22,7 @@ from control_plane.services.keys import authenticate
 
 _log = structlog.get_logger(__name__)
 _BEARER = "Bearer "
+_REVEALS = ("revealDsn", "revealFieldKeys")
 _ID_OR_NAME = re.compile(NAME_OR_ID)
 
 
@@ -64,7 +65,7 @@ def limit_rate(connection: AnyConnection, handler: BaseRouteHandler) -> None:
     limits = process_of(connection).limits
     key_id = connection.user.key_id
     wait = limits.requests.take(key_id)
-    if wait is None and operation_of(handler) == "revealDsn":
+    if wait is None and operation_of(handler) in _REVEALS:
         wait = limits.reveals.take(key_id)
     if wait is not None:
         raise rate_limited(wait)

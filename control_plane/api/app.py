@@ -20,18 +20,22 @@ from control_plane.api.access import (
     check_permission,
     limit_rate,
 )
-from control_plane.api.audit import AuditController
+from control_plane.api.audit import AuditController, AuditSealController
 from control_plane.api.check import CheckController
 from control_plane.api.context import DEPENDENCIES, Process
 from control_plane.api.correlation import BindRequestId, add_request_id
 from control_plane.api.credentials import CredentialController
+from control_plane.api.drift import DriftController
+from control_plane.api.field_keys import FieldKeyController
 from control_plane.api.handlers import complete_allow, methods_by_path
 from control_plane.api.health import HealthController
 from control_plane.api.keys import KeyController
 from control_plane.api.limits import make_limits
+from control_plane.api.migrations import MigrationController
 from control_plane.api.operations import OperationController
 from control_plane.api.plans import PlanController
 from control_plane.api.poolers import PoolerController
+from control_plane.api.rollouts import RolloutController
 from control_plane.api.servers import ServerController
 from control_plane.api.tenants import TenantController
 from control_plane.bootstrap import make_ports
@@ -90,13 +94,18 @@ def _v1() -> Router:
         route_handlers=[
             TenantController,
             CredentialController,
+            FieldKeyController,
+            MigrationController,
+            RolloutController,
             OperationController,
             PlanController,
             ServerController,
             PoolerController,
             AuditController,
+            AuditSealController,
             KeyController,
             CheckController,
+            DriftController,
         ],
         middleware=[KeyAuthentication],
         guards=[limit_rate, check_permission, check_names],

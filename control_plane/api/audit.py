@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, get
-from litestar.params import QueryParameter
+from litestar.params import FromPath, QueryParameter
 
 from control_plane.api.context import Reading
 from control_plane.api.documents import refusals
@@ -15,6 +15,7 @@ from control_plane.catalog.audit import AuditEvent, Outcome
 from control_plane.domain.errors import Invalid
 from control_plane.domain.names import show
 from control_plane.services.audit import list_audit
+from control_plane.services.audit_seals import verify
 
 _MOMENT = {"format": "date-time"}
 
@@ -57,6 +58,22 @@ def audit_view(event: AuditEvent) -> AuditView:
     )
 
 
+class SealVerification(msgspec.Struct, frozen=True):
+    """What recomputing the chain of a tenant's audit log showed.
+
+    ``rows`` are those of ``blocks``; ``anchored`` blocks are kept by the control plane as well, and
+    ``waiting`` rows are not sealed yet. ``differences`` name the block and what is wrong with it.
+    """
+
+    tenant: str
+    verified: bool
+    blocks: int
+    rows: int
+    anchored: int
+    waiting: int
+    differences: list[str]
+
+
 class AuditController(Controller):
     """Read only: every request writes its own events."""
 
@@ -84,6 +101,27 @@ class AuditController(Controller):
             )
         following = str(found[-1].seq) if len(found) == limit else None
         return AuditPage([audit_view(event) for event in found], following)
+
+
+class AuditSealController(Controller):
+    """The audit log inside a tenant's database, against its seals."""
+
+    path = "/tenants/{tenant:str}/audit-seals"
+    tags = ("access",)
+
+    @get("/verification", operation_id="verifyAuditSeals", responses=refusals(404, 409))
+    async def verify_audit_seals(self, tenant: FromPath[str], asking: Reading) -> SealVerification:
+        """Recompute every sealed block from its rows and compare it with what was anchored."""
+        found = await verify(asking.ports, asking.caller, tenant)
+        return SealVerification(
+            tenant=found.tenant,
+            verified=not found.differences,
+            blocks=found.blocks,
+            rows=found.rows,
+            anchored=found.anchored,
+            waiting=found.waiting,
+            differences=found.differences,
+        )
 
 
 def _moment(text: str) -> dt.datetime:

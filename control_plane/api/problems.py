@@ -51,6 +51,7 @@ _SENT_AS = {
     "data": "body",
     "idempotency_key": "Idempotency-Key",
     "operation_state": "state",
+    "target_state": "state",
     "tenant_state": "state",
 }
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.+?)`")

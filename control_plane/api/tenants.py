@@ -14,6 +14,7 @@ from control_plane.api.paging import LIMIT, Cursor, Limit, next_cursor, position
 from control_plane.api.views import OperationView, TenantPage, TenantView, tenant_view
 from control_plane.api.words import NAME_OR_ID, PRINTABLE, REGION
 from control_plane.catalog import tenants as catalog_tenants
+from control_plane.config import DEFAULT_TEMPLATE
 from control_plane.domain.names import SLUG_PATTERN
 from control_plane.domain.tenants import TenantState, Tier
 from control_plane.services import tenants
@@ -25,7 +26,10 @@ Slug = Annotated[str, Meta(extra_json_schema={"pattern": SLUG_PATTERN})]
 
 
 class NewTenantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A new tenant. Without ``server`` the least loaded one that fits is chosen."""
+    """A new tenant. Without ``server`` the least loaded one that fits is chosen.
+
+    ``template`` names the class of tenants whose schema it gets.
+    """
 
     slug: Slug
     name: Annotated[str, Meta(pattern=PRINTABLE, min_length=1, max_length=200)]
@@ -33,6 +37,7 @@ class NewTenantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     region: Annotated[str, Meta(pattern=REGION)] | None = None
     server: Annotated[str, Meta(pattern=NAME_OR_ID)] | None = None
     labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=50)] = {}
+    template: Annotated[str, Meta(pattern=NAME_OR_ID)] = DEFAULT_TEMPLATE
 
 
 class TenantController(Controller):
@@ -58,6 +63,7 @@ class TenantController(Controller):
             region=data.region,
             server=data.server,
             labels=data.labels,
+            template=data.template,
         )
         return await accept_or_rehearse(
             changing,

@@ -81,6 +81,7 @@ class TenantView(msgspec.Struct, frozen=True):
     state: TenantState
     server: str | None
     cell: str
+    template: str
     schema_revision: str | None
     placement_reason: str | None
     created_at: dt.datetime
@@ -171,6 +172,7 @@ def tenant_view(tenant: Tenant) -> TenantView:
         state=tenant.state,
         server=tenant.server,
         cell=tenant.cell,
+        template=tenant.template,
         schema_revision=tenant.schema_revision,
         placement_reason=tenant.placement_reason,
         created_at=tenant.created_at,

@@ -7,6 +7,7 @@ from typing import get_args
 from control_plane.catalog.servers import Tls
 from control_plane.domain.keys import ROLES
 from control_plane.domain.operations import OperationState
+from control_plane.domain.rollouts import TargetState
 from control_plane.domain.tenants import TIERS, TenantState
 
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
@@ -15,6 +16,7 @@ IDEMPOTENCY_KEY = r"^[!-~]{1,200}$"
 CURSOR = r"^[0-7][0-9a-hjkmnp-tv-z]{25}$"
 AUDIT_CURSOR = r"^[1-9][0-9]{0,17}$"
 NAME_OR_ID = r"^[A-Za-z0-9_-]{1,64}$"
+SHARE = r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,3})?)%$"
 SHOWN_ID = r"^[a-z]{2}_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 
 PATTERN_WORDS = {
@@ -24,6 +26,7 @@ PATTERN_WORDS = {
     CURSOR: "this is no cursor; use next_cursor of the page before",
     AUDIT_CURSOR: "this is no cursor; use next_cursor of the page before",
     NAME_OR_ID: "this is neither a name nor an id",
+    SHARE: "use a percentage from 0% to 100%, such as 25%",
     SHOWN_ID: "this is no id",
 }
 
@@ -34,7 +37,9 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "pool": ("transaction", "session"),
     "roles": ROLES,
     "operation_state": get_args(OperationState),
+    "target_state": get_args(TargetState),
     "tenant_state": get_args(TenantState),
+    "select.tiers": TIERS,
 }
 _KINDS = {
     "str": "text",

@@ -22,6 +22,7 @@ class Database(msgspec.Struct, frozen=True):
     tenant_id: UUID | None
     server_id: UUID
     name: str
+    template: str
     template_fingerprint: str
     schema_revision: str | None
     generation: int
@@ -60,14 +61,15 @@ async def insert_role_set(db: Connection, role_set_id: UUID) -> None:
 async def insert(db: Connection, database: Database) -> None:
     """Record a database that some operation will create."""
     await db.execute(
-        """INSERT INTO databases (id, role_set_id, tenant_id, server_id, name,
+        """INSERT INTO databases (id, role_set_id, tenant_id, server_id, name, template,
                                   template_fingerprint, generation, purpose)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)""",
         database.id,
         database.role_set_id,
         database.tenant_id,
         database.server_id,
         database.name,
+        database.template,
         database.template_fingerprint,
         database.generation,
         database.purpose,
@@ -139,6 +141,26 @@ async def record_schema(db: Connection, database_id: UUID, revision: str) -> Non
     )
 
 
+async def begin_outside(db: Connection, database_id: UUID, revision: str) -> None:
+    """A revision that cannot run in a transaction begins; ``record_migrated`` ends it."""
+    await db.execute(
+        "UPDATE databases SET unfinished_revision = $2 WHERE id = $1", database_id, revision
+    )
+
+
+async def record_migrated(
+    db: Connection, database_id: UUID, revision: str, fingerprint: str
+) -> None:
+    """The database is at this revision, and its schema is the one of this fingerprint."""
+    await db.execute(
+        """UPDATE databases SET schema_revision = $2, schema_fingerprint = $3,
+               schema_read_at = clock_timestamp(), unfinished_revision = NULL WHERE id = $1""",
+        database_id,
+        revision,
+        fingerprint,
+    )
+
+
 async def offer(db: Connection, database_id: UUID) -> None:
     """Put a prepared database into the pool."""
     await db.execute(
@@ -203,13 +225,16 @@ async def pool_counts(db: Connection, server_id: UUID, fingerprint: str) -> Pool
     return PoolCounts(**dict(row)) if row else PoolCounts(0, 0)
 
 
-async def outdated_pooled(db: Connection, fingerprint: str) -> list[Database]:
-    """Pooled databases made from another template version than the present one."""
+async def outdated_pooled(db: Connection, template: str, content: str) -> list[Database]:
+    """Pooled databases of another version than ``content``, where that is ready to be cloned."""
     rows = await db.fetch(
         f"""SELECT {_DATABASE} FROM databases
-            WHERE purpose = 'pooled' AND template_fingerprint <> $1
+            WHERE purpose = 'pooled' AND template = $1 AND template_fingerprint <> $2
+              AND EXISTS (SELECT FROM templates t WHERE t.server_id = databases.server_id
+                          AND t.fingerprint = $2)
             FOR UPDATE SKIP LOCKED""",  # noqa: S608 - the struct's own field names
-        fingerprint,
+        template,
+        content,
     )
     return [Database(**dict(row)) for row in rows]
 

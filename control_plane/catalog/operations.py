@@ -1,5 +1,6 @@
 """Operations in the catalog: everything but the worker's side, which is in ``leases``."""
 
+import datetime as dt
 from uuid import UUID
 
 import msgspec
@@ -152,18 +153,44 @@ async def tenants_wait(db: Connection, server_id: UUID) -> bool:
     )
 
 
-async def failed_lately(db: Connection, server_id: UUID, kind: str, *, minutes: int) -> bool:
-    """Whether an operation of this kind failed on this server within the last ``minutes``."""
+async def failed_lately(
+    db: Connection, server_id: UUID, kind: str, *, minutes: int, content: str | None = None
+) -> bool:
+    """Whether an operation of this kind failed on this server within the last ``minutes``.
+
+    ``content`` asks only for those that were about this version of a template.
+    """
     return bool(
         await db.fetchval(
             """SELECT EXISTS (SELECT FROM operations
                WHERE server_id = $1 AND kind = $2 AND state = 'failed'
+                 AND ($4::text IS NULL OR input ->> 'content' = $4)
                  AND finished_at > clock_timestamp() - make_interval(mins => $3))""",
             server_id,
             kind,
             minutes,
+            content,
         )
     )
+
+
+async def problem_since(
+    db: Connection, server_id: UUID, kind: str, content: str, since: dt.datetime
+) -> str | None:
+    """Why the newest operation of this kind, about this template version, failed after ``since``.
+
+    ``None`` when there is none, or it is alive, or it succeeded.
+    """
+    problem: str | None = await db.fetchval(
+        """SELECT CASE state WHEN 'failed' THEN error_message END FROM operations
+           WHERE server_id = $1 AND kind = $2 AND input ->> 'content' = $3 AND created_at >= $4
+           ORDER BY created_at DESC LIMIT 1""",
+        server_id,
+        kind,
+        content,
+        since,
+    )
+    return problem
 
 
 async def request_cancel(db: Connection, operation_id: UUID, plan: Plan) -> Operation:

@@ -118,15 +118,20 @@ async def every(db: Connection) -> list[Server]:
     return [Server(**dict(row)) for row in rows]
 
 
-async def capacities(db: Connection, fingerprint: str) -> list[ServerCapacity]:
-    """The snapshot placement decides on, for this template version."""
+async def capacities(db: Connection, template: str, content: str) -> list[ServerCapacity]:
+    """The snapshot placement decides on.
+
+    New databases are made from ``content``, the template as it is now; on a server that is still
+    building it, from the newest one that is ready.
+    """
     rows = await db.fetch(
         """SELECT s.id, s.name, s.state, s.reachable, s.region, s.tier, s.capacity, s.placed,
-                  t.server_id IS NOT NULL AS template_ready
-           FROM servers s
-           LEFT JOIN templates t ON t.server_id = s.id AND t.fingerprint = $1
-           WHERE s.state <> 'removed' ORDER BY s.name""",
-        fingerprint,
+                  (SELECT t.fingerprint FROM templates t
+                   WHERE t.server_id = s.id AND t.template = $1
+                   ORDER BY t.fingerprint = $2 DESC, t.ready_at DESC LIMIT 1) AS content
+           FROM servers s WHERE s.state <> 'removed' ORDER BY s.name""",
+        template,
+        content,
     )
     return [ServerCapacity(**dict(row)) for row in rows]
 
@@ -179,13 +184,15 @@ async def record_health(
 
 
 async def record_template(
-    db: Connection, server_id: UUID, *, fingerprint: str, revision: str
+    db: Connection, server_id: UUID, *, template: str, fingerprint: str, revision: str
 ) -> None:
     """The closed template database of this version is ready on this server."""
     await db.execute(
-        """INSERT INTO templates (server_id, fingerprint, revision) VALUES ($1, $2, $3)
-           ON CONFLICT (server_id, fingerprint) DO NOTHING""",
+        """INSERT INTO templates (server_id, template, fingerprint, revision)
+           VALUES ($1, $2, $3, $4)
+           ON CONFLICT (server_id, fingerprint) DO UPDATE SET ready_at = clock_timestamp()""",
         server_id,
+        template,
         fingerprint,
         revision,
     )

@@ -16,7 +16,7 @@ from control_plane.domain.tenants import TIER_LIMITS
 
 _DATABASES = """
     SELECT d.id, d.name, s.name AS server, d.purpose, d.role_set_id, t.state AS tenant_state,
-           t.slug, coalesce(t.tier, 'standard') AS tier,
+           d.unfinished_revision, t.slug, coalesce(t.tier, 'standard') AS tier,
            EXISTS (SELECT FROM operations o
                    WHERE (o.database_id = d.id OR o.tenant_id = d.tenant_id)
                      AND o.state IN ('pending', 'running', 'waiting', 'cancelling')) AS busy,

@@ -12,7 +12,8 @@ from control_plane.domain.tenants import Tenant, TenantState, Tier
 
 _SELECT = """
     SELECT t.id, t.slug, t.name, t.tier, t.region, t.labels, t.state, s.name AS server,
-           d.schema_revision, t.placement_reason, c.name AS cell, t.created_at, t.activated_at,
+           t.template, d.schema_revision, t.placement_reason, c.name AS cell, t.created_at,
+           t.activated_at,
            o.id AS operation_id, o.kind AS operation_kind
     FROM tenants t
     JOIN cells c ON c.id = t.cell_id
@@ -30,6 +31,7 @@ class NewRow(msgspec.Struct, frozen=True):
     slug: str
     name: str
     tier: Tier
+    template: str
     region: str | None
     labels: dict[str, str]
     cell_id: UUID
@@ -39,12 +41,14 @@ class NewRow(msgspec.Struct, frozen=True):
 async def insert(db: Connection, row: NewRow) -> None:
     """Record a new tenant in state ``provisioning``."""
     await db.execute(
-        """INSERT INTO tenants (id, slug, name, tier, region, labels, cell_id, placement_reason)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+        """INSERT INTO tenants (id, slug, name, tier, template, region, labels, cell_id,
+                                placement_reason)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)""",
         row.id,
         row.slug,
         row.name,
         row.tier,
+        row.template,
         row.region,
         row.labels,
         row.cell_id,

@@ -1,25 +1,27 @@
-"""``tenantry audit``: who did what to what, when and from where."""
+"""``tenantry audit``: who did what here; ``audit verify``: whether a tenant's log is whole."""
 
 import click
 
-from control_plane.cli.commands import Command
+from control_plane.cli.commands import Group
 from control_plane.cli.complete import tenant_slugs
 from control_plane.cli.durations import Since
 from control_plane.cli.options import limit_option
-from control_plane.cli.output import when
+from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Json
+from control_plane.cli.problems import Exit, Json
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_table
 
 _LATEST = 200
 
 
-@click.command(
+@click.group(
     "audit",
-    cls=Command,
+    cls=Group,
+    invoke_without_command=True,
     examples=(
         "tenantry audit --tenant acme --since 24h",
+        "tenantry audit verify acme",
         "tenantry audit --since 2026-01-31T08:00:00Z --utc",
     ),
 )
@@ -27,8 +29,13 @@ _LATEST = 200
 @click.option("--since", type=Since(), help="How far back: 24h, 7d, or a time.")
 @limit_option(default=_LATEST)
 @pass_session
-def audit(session: Session, tenant: str | None, since: str | None, limit: int) -> None:
-    """Show the audit log, newest first."""
+@click.pass_context
+def audit(
+    context: click.Context, session: Session, tenant: str | None, since: str | None, limit: int
+) -> None:
+    """Show the audit log of the control plane, newest first; or verify a tenant's own."""
+    if context.invoked_subcommand is not None:
+        return
     columns = (
         Column("WHEN", lambda e: when(session, e["at"])),
         Column("WHO", lambda e: e["actor"]),
@@ -40,6 +47,29 @@ def audit(session: Session, tenant: str | None, since: str | None, limit: int) -
     )
     found = session.api.items(path("audit"), {"tenant": tenant, "since": since}, most=limit)
     print_table(session, found, columns, "no audit events")
+
+
+@audit.command("verify", examples=("tenantry audit verify acme --json",))
+@click.argument("slug", shell_complete=tenant_slugs)
+@pass_session
+def verify(session: Session, slug: str) -> None:
+    """Recompute the sealed blocks of a tenant's audit log and compare them with their anchors.
+
+    Exit 0 when every block is whole, 1 when something was changed; each difference names the block.
+    """
+    api = session.api.patiently()
+    found = api.get(path("tenants", slug, "audit-seals", "verification"))
+    if session.json:
+        print_json(found)
+    else:
+        for difference in found["differences"]:
+            print_line(f"{found['tenant']}: {difference}")
+        counted = f"{found['rows']} rows in {found['blocks']} blocks"
+        verdict = "verified" if found["verified"] else "NOT as sealed"
+        waiting = f"{found['waiting']} not sealed yet"
+        print_line(f"{verdict}: {counted}, {found['anchored']} anchored; {waiting}")
+    if not found["verified"]:
+        raise click.exceptions.Exit(Exit.FAILED)
 
 
 def _why(event: Json) -> str:

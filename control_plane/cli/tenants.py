@@ -45,6 +45,7 @@ def tenants() -> None:
 @click.option("--tier", type=click.Choice(TIERS), help="Default: standard.")
 @click.option("--region", help="Only servers of this region.")
 @click.option("--server", shell_complete=server_names, help="This server and no other.")
+@click.option("--template", help="The class of tenants whose schema it gets. Default: clinic.")
 @labels_option
 @dry_run_option
 @wait_option
@@ -57,6 +58,7 @@ def create(  # noqa: PLR0913 - one parameter per option
     tier: str | None,
     region: str | None,
     server: str | None,
+    template: str | None,
     labels: dict[str, str],
     dry_run: bool,
     wait: bool,
@@ -66,7 +68,13 @@ def create(  # noqa: PLR0913 - one parameter per option
     A slug has 3 to 40 lower-case letters, digits and hyphens, and begins with a letter.
     """
     wanted: Json = {"slug": slug, "name": name or slug}
-    optional = {"tier": tier, "region": region, "server": server, "labels": labels}
+    optional = {
+        "tier": tier,
+        "region": region,
+        "server": server,
+        "template": template,
+        "labels": labels,
+    }
     wanted.update({field: value for field, value in optional.items() if value})
     _ask(session, "POST", "/v1/tenants", wanted, dry_run=dry_run, wait=wait)
 
@@ -88,6 +96,7 @@ def list_(
         Column("TIER", lambda t: t["tier"]),
         Column("STATE", _state, words=True),
         Column("SERVER", lambda t: t.get("server")),
+        Column("TEMPLATE", lambda t: t.get("template")),
         Column("REGION", lambda t: t.get("region")),
         Column("CREATED", lambda t: when(session, t["created_at"])),
     )
@@ -113,6 +122,7 @@ def show(session: Session, slug: str) -> None:
         ("server", tenant.get("server")),
         ("placement", tenant.get("placement_reason")),
         ("cell", tenant.get("cell")),
+        ("template", tenant.get("template")),
         ("schema", tenant.get("schema_revision")),
         ("labels", ", ".join(f"{k}={v}" for k, v in (tenant.get("labels") or {}).items())),
         ("created", when(session, tenant["created_at"])),

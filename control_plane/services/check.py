@@ -6,7 +6,8 @@ from uuid import UUID
 
 import structlog
 
-from control_plane.adapters import tenant_roles
+from control_plane.adapters import tenant_database, tenant_roles
+from control_plane.adapters.migrator_lease import lacking_roles
 from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.catalog import audit, databases, routes, servers, tenants
 from control_plane.catalog.audit import Entry
@@ -108,8 +109,12 @@ async def _is_let_in(db: CatalogConnection, tenant: Tenant) -> bool:
 async def _converge(
     connection: Connection, database: Database, wanted: dict[str, str], limits: LoginLimits
 ) -> None:
-    facts = await tenant_roles.inspect_logins(connection, database.roles.logins)
-    for login in database.roles.logins:
+    if await lacking_roles(connection, [database.roles]):
+        await tenant_roles.ensure_role_set(connection, database.roles, limits)
+        await tenant_database.open_to_roles(connection, database.name, database.roles)
+    logins = (*database.roles.logins, database.roles.migrator)
+    facts = await tenant_roles.inspect_logins(connection, logins)
+    for login in logins:
         if login in wanted:
             await tenant_roles.open_login(connection, login, wanted[login], limits)
         elif login in facts and facts[login].can_login:

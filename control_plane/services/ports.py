@@ -4,15 +4,9 @@ import msgspec
 
 from control_plane.adapters.doorbell import Doorbell
 from control_plane.adapters.kms import Keyring
+from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog
 from control_plane.config import Settings
-
-
-class Template(msgspec.Struct, frozen=True):
-    """The template version that new tenants get: 16 hex digits and an Alembic revision."""
-
-    fingerprint: str
-    revision: str
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -22,4 +16,4 @@ class Ports(msgspec.Struct, frozen=True):
     catalog: Catalog
     keyring: Keyring
     doorbell: Doorbell
-    template: Template
+    templates: Templates

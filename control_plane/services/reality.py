@@ -1,6 +1,7 @@
 """Gathering what is: every server, every pooler, beside what the catalog expects."""
 
 import asyncio
+from uuid import UUID
 
 from control_plane.adapters import tenant_roles, tenant_schema
 from control_plane.adapters.inventory import read_inventory
@@ -11,12 +12,13 @@ from control_plane.adapters.postgres_server import (
     require_server,
 )
 from control_plane.adapters.tenant_database import Identity
-from control_plane.catalog import databases, poolers, routes, servers, snapshot
+from control_plane.catalog import databases, poolers, routes, servers, snapshot, upkeep
 from control_plane.catalog.databases import Database
 from control_plane.catalog.pool import Connection as CatalogConnection
 from control_plane.catalog.poolers import Pooler
 from control_plane.catalog.servers import Server
 from control_plane.catalog.snapshot import Snapshot
+from control_plane.domain.audit_chain import Anchor
 from control_plane.domain.errors import TenantryError
 from control_plane.domain.invariants import (
     ExpectedDatabase,
@@ -29,10 +31,12 @@ from control_plane.domain.names import RoleSet, template_name
 from control_plane.domain.tenants import LoginLimits
 from control_plane.router.pgbouncer_config import served_digest
 from control_plane.services.addresses import server_address
+from control_plane.services.audit_seals import end_problem
 from control_plane.services.ports import Ports
 
 _LOOKS_AT_ONCE = 4
 _SESSION_NAME = "cp:check"
+_SEAL_LAG_SECONDS = 3600.0
 
 
 async def gather(ports: Ports, *, deep: bool) -> World:
@@ -41,10 +45,12 @@ async def gather(ports: Ports, *, deep: bool) -> World:
         known = await snapshot.read(db)
         fleet = [s for s in await servers.every(db) if s.name not in known.enrolling]
         held = {server.id: await databases.on_server(db, server.id) for server in fleet}
+        sealed = await upkeep.last_anchors(db) if deep else {}
         found_poolers = [await _pooler(db, pooler) for pooler in await poolers.every(db)]
     gate = asyncio.Semaphore(_LOOKS_AT_ONCE)
     looks = [
-        _Look(ports, server, known, gate).run(held[server.id] if deep else []) for server in fleet
+        _Look(ports, server, known, gate, sealed).run(held[server.id] if deep else [])
+        for server in fleet
     ]
     return World(
         databases=known.databases,
@@ -73,12 +79,20 @@ class _Look:
     """One look at one server."""
 
     def __init__(
-        self, ports: Ports, server: Server, known: Snapshot, gate: asyncio.Semaphore
+        self,
+        ports: Ports,
+        server: Server,
+        known: Snapshot,
+        gate: asyncio.Semaphore,
+        sealed: dict[UUID, Anchor],
     ) -> None:
         self._ports = ports
         self._server = server
         self._expected = {d.id: d for d in known.databases if d.server == server.name}
         self._gate = gate
+        self._sealed = sealed
+        # A seal that was missed four times is late.
+        self._longest_lag = max(_SEAL_LAG_SECONDS, 4 * 60 * ports.settings.upkeep_minutes)
 
     async def run(self, enter: list[Database]) -> FoundServer:
         try:
@@ -104,7 +118,8 @@ class _Look:
             logins=logins,
             session_operations=inventory.session_operations,
             slots=inventory.slots,
-            schema_problems={name: problem for name, problem in problems if problem},
+            schema_problems={name: schema for name, schema, _ in problems if schema},
+            audit_problems={name: audit for name, _, audit in problems if audit},
         )
 
     def _enterable(self, database: Database) -> bool:
@@ -120,7 +135,8 @@ class _Look:
         wanted = {
             login: expected
             for expected in self._expected.values()
-            for login in RoleSet(expected.role_set_id).logins
+            for roles in (RoleSet(expected.role_set_id),)
+            for login in (*roles.logins, roles.migrator)
         }
         facts = await tenant_roles.inspect_logins(connection, wanted)
         return {
@@ -130,7 +146,10 @@ class _Look:
             for login, fact in facts.items()
         }
 
-    async def _enter(self, address: ServerAddress, database: Database) -> tuple[str, str | None]:
+    async def _enter(
+        self, address: ServerAddress, database: Database
+    ) -> tuple[str, str | None, str | None]:
+        """The database's name, what is wrong with its schema, and with its audit log."""
         identity = Identity(
             tenant_id=database.tenant_id,
             generation=database.generation,
@@ -144,11 +163,13 @@ class _Look:
                     await tenant_schema.verify_tenant_database(
                         inside, database.roles, identity, database.schema_revision or ""
                     )
+                    last = self._sealed.get(database.tenant_id) if database.tenant_id else None
+                    audit = await end_problem(inside, database.roles, last, self._longest_lag)
                 finally:
                     inside.terminate()
             except TenantryError as error:
-                return database.name, error.message
-        return database.name, None
+                return database.name, error.message, None
+        return database.name, None, audit
 
 
 def _as_wanted(

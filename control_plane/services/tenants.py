@@ -8,11 +8,13 @@ from uuid import UUID
 import msgspec
 
 from control_plane.adapters import clock
+from control_plane.adapters.template_files import Template
 from control_plane.catalog import audit, databases, operations, routes, servers, tenants
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.databases import Database
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
+from control_plane.config import DEFAULT_TEMPLATE
 from control_plane.domain.errors import (
     Conflict,
     Invalid,
@@ -42,6 +44,7 @@ class NewTenant(msgspec.Struct, frozen=True):
     region: str | None = None
     server: str | None = None
     labels: dict[str, str] = {}
+    template: str = DEFAULT_TEMPLATE
 
 
 async def create_tenant(
@@ -57,20 +60,21 @@ async def create_tenant(
         NoCapacity: no server fits; the message says why for each.
     """
     check_slug(wanted.slug)
+    template = template_named(ports, wanted.template)
     if not wanted.name.strip():
         message = "name the tenant with more than spaces"
         raise Invalid(f"name: {message}", [{"field": "name", "message": message}])
     if await tenants.slug_is_taken(db, wanted.slug):
         raise _taken(wanted.slug)
-    placement = await _reserve(db, ports, wanted)
+    placement = await _reserve(db, template, wanted)
     cell_id = await routes.join_cell(db)
-    pooled = await databases.take_pooled(db, placement.server_id, ports.template.fingerprint)
+    pooled = await databases.take_pooled(db, placement.server_id, placement.content)
     tenant_id = pooled.id if pooled else clock.new_id()
     if pooled is None:
         await _make_role_set(db, ports, tenant_id)
     await _insert_tenant(db, wanted, tenant_id, cell_id, placement)
     if pooled is None:
-        await databases.insert(db, _new_database(ports, tenant_id, placement.server_id))
+        await databases.insert(db, _new_database(template, tenant_id, placement))
     else:
         await databases.claim(db, pooled.id, tenant_id)
     operation = await _record(
@@ -158,10 +162,22 @@ async def _require_state(db: Connection, tenant: Tenant, needed: TenantState, ve
         raise WrongState(f"{now.slug} is {now.state}; only a tenant that is {needed} can be {verb}")
 
 
-async def _reserve(db: Connection, ports: Ports, wanted: NewTenant) -> Placement:
+def template_named(ports: Ports, name: str) -> Template:
+    """The template as it is now.
+
+    Raises:
+        Invalid: there is none of this name.
+    """
+    if name not in ports.templates.names:
+        message = f"there is no template {name!r}; there are {', '.join(ports.templates.names)}"
+        raise Invalid(f"template: {message}", [{"field": "template", "message": message}])
+    return ports.templates.current(name)
+
+
+async def _reserve(db: Connection, template: Template, wanted: NewTenant) -> Placement:
     wish = Wish(wanted.tier, wanted.region, wanted.server)
     for _ in range(_PLACEMENT_TRIES):
-        snapshot = await servers.capacities(db, ports.template.fingerprint)
+        snapshot = await servers.capacities(db, template.name, template.fingerprint)
         if wanted.server is not None and wanted.server not in {s.name for s in snapshot}:
             message = f"there is no server {wanted.server!r}; see: tenantry servers list"
             raise Invalid(message, [{"field": "server", "message": message}])
@@ -190,6 +206,7 @@ async def _insert_tenant(
                     slug=wanted.slug,
                     name=wanted.name,
                     tier=wanted.tier,
+                    template=wanted.template,
                     region=wanted.region,
                     labels=wanted.labels,
                     cell_id=cell_id,
@@ -206,14 +223,15 @@ def _taken(slug: str) -> SlugTaken:
     return SlugTaken(f"slug {slug!r} belongs to another tenant; choose another")
 
 
-def _new_database(ports: Ports, tenant_id: UUID, server_id: UUID) -> Database:
+def _new_database(template: Template, tenant_id: UUID, placement: Placement) -> Database:
     return Database(
         id=tenant_id,
         role_set_id=tenant_id,
         tenant_id=tenant_id,
-        server_id=server_id,
+        server_id=placement.server_id,
         name=database_name(tenant_id),
-        template_fingerprint=ports.template.fingerprint,
+        template=template.name,
+        template_fingerprint=placement.content,
         schema_revision=None,
         generation=1,
         purpose="primary",

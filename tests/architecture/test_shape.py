@@ -10,12 +10,36 @@ import pytest
 from control_plane.config import REPOSITORY
 from control_plane.domain.plans import KINDS, PLANS
 from control_plane.domain.tenants import TIER_LIMITS
-from workers import enrol, prepare, provision, reclaim, resume, retire_login, rotate, suspend
+from workers import (
+    enrol,
+    migrate,
+    prepare,
+    provision,
+    reclaim,
+    resume,
+    retire_login,
+    rollout,
+    rotate,
+    survey,
+    suspend,
+)
 
 PACKAGES = ("control_plane", "workers", "tenant_template", "deploy")
 VERBS = [
     module.VERB
-    for module in (enrol, prepare, provision, reclaim, resume, retire_login, rotate, suspend)
+    for module in (
+        enrol,
+        migrate,
+        prepare,
+        provision,
+        reclaim,
+        resume,
+        retire_login,
+        rollout,
+        rotate,
+        survey,
+        suspend,
+    )
 ]
 LONGEST_FILE = 400
 LONGEST_STEP = 30

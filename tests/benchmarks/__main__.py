@@ -2,9 +2,15 @@
 
 import sys
 
-from tests.benchmarks import dsn, pooler, provision
+from tests.benchmarks import dsn, pooler, provision, queries, rollout
 
-BENCHMARKS = {"provision": provision.main, "dsn": dsn.main, "pooler": pooler.main}
+BENCHMARKS = {
+    "provision": provision.main,
+    "dsn": dsn.main,
+    "pooler": pooler.main,
+    "rollout": rollout.main,
+    "queries": queries.main,
+}
 
 
 def main(arguments: list[str]) -> int:

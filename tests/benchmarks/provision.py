@@ -18,6 +18,7 @@ import httpx
 
 from control_plane.adapters import clock, scram, tenant_database, tenant_roles, tenant_schema
 from control_plane.adapters.postgres_server import ServerAddress, connect
+from control_plane.adapters.template_files import content_fingerprint
 from control_plane.config import REPOSITORY, Secret
 from control_plane.domain.names import RoleSet, database_name, template_name
 from control_plane.domain.tenants import TIER_LIMITS
@@ -65,7 +66,7 @@ class Raw:
         )
         self._pooler = pooler
         directory = REPOSITORY / "tenant_template"
-        self._template = template_name(tenant_schema.template_fingerprint(directory))
+        self._template = template_name(content_fingerprint(directory))
         self._system_identifier = 0
 
     async def prepare(self) -> None:

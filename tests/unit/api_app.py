@@ -8,7 +8,7 @@ from litestar import Litestar
 from control_plane.adapters.kms import Keyring
 from control_plane.api.app import build_app
 from control_plane.bootstrap import make_ports
-from control_plane.config import REPOSITORY, Settings
+from control_plane.config import DEFAULT_TEMPLATE, REPOSITORY, Settings
 
 
 def offline_settings(home: Path) -> Settings:
@@ -23,7 +23,7 @@ def offline_settings(home: Path) -> Settings:
         redis_password=None,
         keyring_file=keyring,
         server_networks=(ipaddress.ip_network("127.0.0.0/8"),),
-        template_dir=REPOSITORY / "tenant_template",
+        templates={DEFAULT_TEMPLATE: REPOSITORY / "tenant_template"},
     )
 
 

@@ -29,6 +29,7 @@ EXPECTED = {
     "Denied": 403,
     "IdempotencyMismatch": 422,
     "Invalid": 422,
+    "LintRefused": 422,
     "KeyUnavailable": 503,
     "NoCapacity": 409,
     "NotFound": 404,

@@ -53,6 +53,7 @@ def tenant(**changes: object) -> Tenant:
         labels={},
         state="provisioning",
         server="pg-a",
+        template="clinic",
         schema_revision=None,
         placement_reason="pg-a: least loaded",
         cell="cell-1",

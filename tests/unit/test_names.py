@@ -47,6 +47,13 @@ def test_names_for_postgres_are_plain_and_short(key: uuid.UUID) -> None:
         assert len(name.encode()) <= POSTGRES_NAME_BYTES
 
 
+def test_a_tenant_has_eight_roles_with_names_of_their_own() -> None:
+    roles = RoleSet(uuid.UUID(int=1))
+    endings = {name.removeprefix(roles.prefix) for name in roles.every}
+    assert endings == {"_owner", "_app", "_app_a", "_app_b", "_mig", "_bak", "_audit", "_ro"}
+    assert len(roles.every) == len(endings)
+
+
 @given(st.uuids(), st.uuids())
 def test_two_tenants_share_no_name(one: uuid.UUID, other: uuid.UUID) -> None:
     if one != other:

@@ -18,7 +18,7 @@ def server(name: str, **facts: object) -> ServerCapacity:
         "tier": None,
         "capacity": 10,
         "placed": 0,
-        "template_ready": True,
+        "content": "0123456789abcdef",
     }
     return ServerCapacity(**(base | facts))  # type: ignore[arg-type]  # checked by the struct's users
 
@@ -39,7 +39,7 @@ def test_load_is_relative_to_capacity() -> None:
     [
         ({"state": "draining"}, Wish("standard"), "is draining"),
         ({"reachable": False}, Wish("standard"), "does not answer"),
-        ({"template_ready": False}, Wish("standard"), "has no template yet"),
+        ({"content": None}, Wish("standard"), "has no template yet"),
         ({"placed": 10}, Wish("standard"), "is full (10 of 10)"),
         ({"region": "eu"}, Wish("standard", region="us"), "is in region eu"),
         ({"tier": "enterprise"}, Wish("standard"), "takes tier enterprise"),
@@ -74,7 +74,7 @@ fleets = st.lists(
         tier=st.sampled_from([None, "standard", "enterprise", "dedicated"]),
         capacity=st.integers(1, 20),
         placed=st.integers(0, 20),
-        template_ready=st.booleans(),
+        content=st.sampled_from([None, "0123456789abcdef"]),
     ),
     max_size=8,
 )

@@ -28,6 +28,7 @@ def test_every_generated_name_is_accepted_and_quoted(key: UUID) -> None:
         names.TEMPLATE_OWNER,
         names.TEMPLATE_APP,
         names.TEMPLATE_AUDITOR,
+        names.TEMPLATE_READER,
     ],
 )
 def test_the_fixed_names_are_accepted(name: str) -> None:

@@ -10,7 +10,6 @@ import signal
 from pathlib import Path
 
 from control_plane.domain.errors import InternalError
-from control_plane.domain.operations import Operation
 
 
 class InjectedFailure(InternalError):
@@ -19,16 +18,18 @@ class InjectedFailure(InternalError):
     code = "injected_failure"
 
 
-def reach(directory: Path | None, operation: Operation, step: str, moment: str) -> None:
+def reach(directory: Path | None, boundary: str, subject: str) -> None:
     """Do what a waiting failpoint file says: ``exception``, ``sigkill`` or ``sigstop``.
+
+    ``boundary`` is ``<kind>.<step>.<before|after>``.
 
     Raises:
         InjectedFailure: the file says ``exception``.
     """
     if directory is None:
         return
-    for subject in (operation.subject, "any"):
-        armed = directory / f"{operation.kind}.{step}.{moment}@{subject}"
+    for whose in (subject, "any"):
+        armed = directory / f"{boundary}@{whose}"
         action = _disarm(armed)
         if action == "exception":
             raise InjectedFailure(f"failpoint {armed.name}")

@@ -101,10 +101,11 @@ class Runner:
     async def _attempt(self, context: StepContext, step: Step) -> Outcome | TenantryError:
         """Run one step between its two crash points; every error becomes one of ours."""
         directory, operation = self._ports.settings.engine.failpoint_dir, context.operation
+        boundary = f"{operation.kind}.{step.__name__}"
         try:
-            failpoints.reach(directory, operation, step.__name__, "before")
+            failpoints.reach(directory, f"{boundary}.before", operation.subject)
             outcome = await self._until_long_wait(context, step)
-            failpoints.reach(directory, operation, step.__name__, "after")
+            failpoints.reach(directory, f"{boundary}.after", operation.subject)
         except LeaseLost:
             raise
         except TenantryError as error:
@@ -120,7 +121,7 @@ class Runner:
         outcome = await step(context)
         while (
             isinstance(outcome, Wait)
-            and outcome.seconds <= _WAIT_HERE_SECONDS
+            and 0 < outcome.seconds <= _WAIT_HERE_SECONDS
             and context.waited_seconds < _WAIT_HERE_TOTAL_SECONDS
         ):
             await pause(outcome.seconds)
@@ -159,6 +160,8 @@ class Runner:
         async with self._ports.catalog.connection() as db:
             if not await leases.is_past_deadline(db, lease.operation_id):
                 await leases.wait(db, lease, seconds=outcome.seconds, detail=outcome.detail)
+                if outcome.seconds == 0:
+                    await self._ports.doorbell.ring(lease.operation_id, context.operation.queue)
                 return
         problem = Problem(position, "deadline_passed", f"gave up waiting: {outcome.detail}")
         await self._end(context, lease, "failed", problem)

@@ -35,7 +35,10 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Not yet: look again in ``seconds``. ``detail`` says what is waited for."""
+    """Not yet: look again in ``seconds``. ``detail`` says what is waited for.
+
+    0 seconds gives way: what waits in the queue comes first, then this goes on.
+    """
 
     seconds: float
     detail: str

@@ -12,7 +12,7 @@ from workers.engine.step import Done, Outcome, StepContext
 
 
 async def make_roles(ctx: StepContext, database: Database, limits: LoginLimits) -> Outcome:
-    """The database's seven roles exist; its logins are closed or as they were."""
+    """The database's eight roles exist; its logins are closed or as they were."""
     async with ctx.admin(await ctx.server(database.server_id)) as connection:
         await tenant_roles.ensure_role_set(connection, database.roles, limits)
     return Done(f"roles {database.roles.prefix}_*")

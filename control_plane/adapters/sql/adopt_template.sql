@@ -117,6 +117,9 @@ WITH mapping AS (
                      nspname, $3::text, nspname, $3::text, nspname, $3::text)
       FROM spaces
     UNION ALL
+    SELECT 9, format('GRANT SELECT ON LARGE OBJECT %s TO %I', oid, $3::text)
+      FROM pg_largeobject_metadata
+    UNION ALL
     SELECT 10, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s TO %I', maker, what, $3::text)
       FROM unnest($4::text[]) AS maker
      CROSS JOIN unnest(ARRAY['USAGE ON SCHEMAS', 'SELECT ON TABLES', 'SELECT ON SEQUENCES']) AS what

@@ -4,7 +4,7 @@ DECLARE wanted text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('cp:bootstrap', 0));
     FOREACH wanted IN ARRAY ARRAY['{owner}', '{template_owner}', '{template_app}',
-                                  '{template_auditor}'] LOOP
+                                  '{template_auditor}', '{template_reader}'] LOOP
         IF to_regrole(wanted) IS NULL THEN
             EXECUTE 'CREATE ROLE ' || wanted || ' NOLOGIN';
         END IF;

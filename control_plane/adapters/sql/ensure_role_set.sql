@@ -2,7 +2,7 @@ DO $body$
 DECLARE wanted text;
 BEGIN
     FOREACH wanted IN ARRAY ARRAY['{owner}', '{app}', '{login_a}', '{login_b}', '{migrator}',
-                                  '{backup}', '{auditor}'] LOOP
+                                  '{backup}', '{auditor}', '{reader}'] LOOP
         IF to_regrole(wanted) IS NULL THEN
             EXECUTE 'CREATE ROLE ' || wanted || ' NOLOGIN';
         END IF;
@@ -17,6 +17,8 @@ ALTER ROLE {app} NOLOGIN PASSWORD NULL
     NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 ALTER ROLE {auditor} NOLOGIN PASSWORD NULL
     NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE {reader} NOLOGIN PASSWORD NULL
+    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 
 -- Logins are opened and closed elsewhere: LOGIN and the password are left as they are.
 ALTER ROLE {login_a} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
@@ -30,6 +32,9 @@ ALTER ROLE {backup} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS
     CONNECTION LIMIT 8;
 
 GRANT {app} TO {login_a}, {login_b};
+-- The reader may do less than the app: a login that inherits both gains nothing, and one that says
+-- SET LOCAL ROLE gives up the rest until the transaction ends.
+GRANT {reader} TO {login_a}, {login_b};
 GRANT {owner} TO {migrator};
 
 ALTER ROLE {migrator} SET search_path = pg_catalog;

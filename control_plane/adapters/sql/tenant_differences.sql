@@ -1,13 +1,13 @@
 -- Every way in which this database differs from a tenant's database, one sentence each.
 -- $1 owner  $2 app  $3 logins  $4 migrator  $5 backup  $6 auditor  $7 database owner
--- $8 placeholders
+-- $8 placeholders  $9 reader
 WITH here AS (
     SELECT oid, datdba, datistemplate, datallowconn, datconnlimit,
            coalesce(datacl, acldefault('d', datdba)) AS acl
       FROM pg_database WHERE datname = current_database()
 ), ours AS (
     SELECT name, r.oid
-      FROM unnest(ARRAY[$1, $2, $4, $5, $6] || $3::text[]) AS name
+      FROM unnest(ARRAY[$1, $2, $4, $5, $6, $9] || $3::text[]) AS name
       LEFT JOIN pg_roles r ON r.rolname = name
 ), spaces AS (
     SELECT oid, nspname, nspowner, nspacl FROM pg_namespace
@@ -36,14 +36,16 @@ WITH here AS (
       FROM here CROSS JOIN LATERAL aclexplode(here.acl) AS e
 ), wanted_access AS (
     SELECT * FROM (VALUES ($7::text, 'CREATE', false), ($7, 'TEMPORARY', false),
-                          ($7, 'CONNECT', false), ($1, 'CREATE', false), ($2, 'CONNECT', false),
+                          ($7, 'CONNECT', false), ($1, 'CREATE', false),
+                          ($1, 'TEMPORARY', false), ($2, 'CONNECT', false),
                           ($4, 'CONNECT', false), ($5, 'CONNECT', false)) AS v (who, what, grantable)
 ), members AS (
     SELECT pg_get_userbyid(m.roleid)::text AS role, pg_get_userbyid(m.member)::text AS member
       FROM pg_auth_members m
      WHERE m.roleid IN (SELECT oid FROM ours) OR m.member IN (SELECT oid FROM ours)
 ), wanted_members AS (
-    SELECT $2::text AS role, login AS member FROM unnest($3::text[]) AS login
+    SELECT role, login AS member
+      FROM unnest($3::text[]) AS login, unnest(ARRAY[$2, $9]::text[]) AS role
     UNION ALL SELECT $1, $4
 ), differences AS (
     SELECT format('role %s does not exist', name) AS difference FROM ours WHERE oid IS NULL
@@ -54,7 +56,7 @@ WITH here AS (
             OR r.rolbypassrls AND r.rolname <> $5)
     UNION ALL
     SELECT format('role %s can log in', rolname) FROM pg_roles
-     WHERE rolname IN ($1, $2, $6) AND rolcanlogin
+     WHERE rolname IN ($1, $2, $6, $9) AND rolcanlogin
     UNION ALL
     SELECT format('role %s inherits from the owner', rolname) FROM pg_roles
      WHERE rolname = $4 AND rolinherit
@@ -79,7 +81,7 @@ WITH here AS (
     SELECT format('%s owns %s object(s)', r.rolname, count(*))
       FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
      WHERE s.refclassid = 'pg_authid'::regclass AND s.deptype = 'o'
-       AND r.rolname = ANY (ARRAY[$2, $4, $5] || $3::text[])
+       AND r.rolname = ANY (ARRAY[$2, $4, $5, $9] || $3::text[])
      GROUP BY r.rolname
     UNION ALL
     SELECT format('%s is still named by %s object(s)', r.rolname, count(*))
@@ -99,6 +101,11 @@ WITH here AS (
       FROM own_objects o, pg_roles r
      WHERE r.rolname = $5 AND o.class = 'pg_class'::regclass
        AND NOT has_table_privilege(r.oid, o.id, 'SELECT')
+    UNION ALL
+    SELECT format('%s cannot read large object %s', $5::text, l.oid)
+      FROM pg_largeobject_metadata l
+     WHERE NOT EXISTS (SELECT FROM aclexplode(l.lomacl) AS e
+                        WHERE pg_get_userbyid(e.grantee) = $5 AND e.privilege_type = 'SELECT')
     UNION ALL
     SELECT format('index %s is invalid', indexrelid::regclass) FROM pg_index
      WHERE NOT (indisvalid AND indisready AND indislive)

@@ -11,6 +11,7 @@ from tests.integration.api.world import World
 
 UNKNOWN_OPERATION = "op_" + "0" * 26
 UNKNOWN_KEY = "ky_" + "0" * 26
+UNKNOWN_ROLLOUT = "ro_" + "0" * 26
 CALLERS = [*ROLES, "own app", "other app"]
 
 # One harmless request per operation; ``{tenant}`` is filled in. Where an operation would change
@@ -20,6 +21,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "listTenants": ("GET", "/v1/tenants", {}),
     "getTenant": ("GET", "/v1/tenants/{tenant}", {}),
     "revealDsn": ("POST", "/v1/tenants/{tenant}/dsn", {"json": {"reason": "matrix"}}),
+    "revealFieldKeys": ("POST", "/v1/tenants/{tenant}/field-keys", {"json": {"reason": "matrix"}}),
     "suspendTenant": ("POST", "/v1/tenants/{tenant}/suspensions?dry_run=true", {}),
     "resumeTenant": ("DELETE", "/v1/tenants/{tenant}/suspensions?dry_run=true", {}),
     "rotateCredentials": ("POST", "/v1/tenants/{tenant}/rotations?dry_run=true", {}),
@@ -36,12 +38,24 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "cancelOperation": ("POST", "/v1/operations/{operation}/cancel", {}),
     "retryOperation": ("POST", "/v1/operations/{operation}/retry", {}),
     "listAudit": ("GET", "/v1/audit", {}),
+    "verifyAuditSeals": ("GET", "/v1/tenants/{tenant}/audit-seals/verification", {}),
     "createKey": ("POST", "/v1/keys", {"json": {}}),
     "listKeys": ("GET", "/v1/keys", {}),
     "revokeKey": ("DELETE", f"/v1/keys/{UNKNOWN_KEY}", {}),
     "runCheck": ("GET", "/v1/check?nonsense=1", {}),
     "repairFindings": ("POST", "/v1/check/repairs?nonsense=1", {}),
+    "getDrift": ("GET", "/v1/drift", {}),
+    "getTenantDrift": ("GET", "/v1/tenants/{tenant}/drift", {}),
+    "surveyDrift": ("POST", "/v1/drift/surveys", {"json": {"tenants": []}}),
     "listPlans": ("GET", "/v1/plans", {}),
+    "migrateTenant": ("POST", "/v1/tenants/{tenant}/migrations?dry_run=true", {}),
+    "startRollout": ("POST", "/v1/rollouts", {"json": {"template": "nowhere"}}),
+    "listRollouts": ("GET", "/v1/rollouts", {}),
+    "getRollout": ("GET", f"/v1/rollouts/{UNKNOWN_ROLLOUT}", {}),
+    "listRolloutTargets": ("GET", f"/v1/rollouts/{UNKNOWN_ROLLOUT}/targets", {}),
+    "pauseRollout": ("POST", f"/v1/rollouts/{UNKNOWN_ROLLOUT}/pause", {}),
+    "resumeRollout": ("POST", f"/v1/rollouts/{UNKNOWN_ROLLOUT}/resume", {}),
+    "abortRollout": ("POST", f"/v1/rollouts/{UNKNOWN_ROLLOUT}/abort", {}),
 }
 
 
@@ -72,6 +86,7 @@ def test_the_matrix_is_complete() -> None:
 
 def test_sales_and_operators_never_see_a_secret() -> None:
     assert PERMISSIONS["revealDsn"] == {"app", "breakglass"}
+    assert PERMISSIONS["revealFieldKeys"] == {"app", "breakglass"}
 
 
 def roles_of(caller: str) -> set[str]:

@@ -59,6 +59,8 @@ async def test_limits_follow_the_key(world: World, strict: str) -> None:
         strict, f"/v1/tenants/{OWN}/dsn", world.tokens["own app"], times=3, method="POST"
     )
     assert reveals == [200, 429, 429]
+    keys = f"/v1/tenants/{OWN}/field-keys"
+    assert await knock(strict, keys, world.tokens["own app"], times=1, method="POST") == [429]
     assert await knock(strict, f"/v1/tenants/{OWN}", world.tokens["own app"], times=1) == [200]
 
 

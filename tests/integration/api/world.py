@@ -28,7 +28,7 @@ from control_plane.catalog.migrate import migrate
 from control_plane.catalog.poolers import Registration
 from control_plane.catalog.routes import NewRoute
 from control_plane.catalog.servers import Server
-from control_plane.config import REPOSITORY, Secret, Settings
+from control_plane.config import DEFAULT_TEMPLATE, REPOSITORY, Secret, Settings
 from control_plane.domain.keys import Principal, Role
 from control_plane.domain.names import parse
 from control_plane.domain.operations import Operation
@@ -118,6 +118,7 @@ class World:
 
 async def furnish(ports: Ports, postgres: TenantServer) -> None:
     """One cell with one pooler, one server that fits."""
+    template = ports.templates.current(DEFAULT_TEMPLATE)
     async with ports.catalog.transaction() as db:
         cell = await routes.ensure_cell(db, clock.new_id(), "cell-1")
         await poolers.register(db, Registration(clock.new_id(), "p1", cell.id, "127.0.0.1", 6432))
@@ -127,8 +128,9 @@ async def furnish(ports: Ports, postgres: TenantServer) -> None:
         await servers.record_template(
             db,
             server.id,
-            fingerprint=ports.template.fingerprint,
-            revision=ports.template.revision,
+            template=template.name,
+            fingerprint=template.fingerprint,
+            revision=template.revision,
         )
 
 
@@ -181,7 +183,7 @@ def make_catalog(postgres: TenantServer, name: str, home: Path) -> Settings:
         redis_password=None,
         keyring_file=keyring,
         server_networks=(),
-        template_dir=REPOSITORY / "tenant_template",
+        templates={DEFAULT_TEMPLATE: REPOSITORY / "tenant_template"},
     )
     migrate(settings)
     return settings

@@ -19,7 +19,7 @@ from control_plane.catalog import poolers, routes
 from control_plane.catalog.pool import Catalog, Connection
 from control_plane.catalog.poolers import Pooler
 from control_plane.catalog.routes import NewRoute
-from control_plane.config import Secret, Settings
+from control_plane.config import DEFAULT_TEMPLATE, Secret, Settings
 from control_plane.domain.names import RoleSet, Slot, database_name
 from tests.integration.router.processes import ADMIN, LOCALHOST, Cluster, PoolerHome
 
@@ -263,5 +263,5 @@ def settings_for(base: Path, catalog_server: Cluster) -> Settings:
         redis_password=None,
         keyring_file=base / "root.keys",
         server_networks=(ipaddress.ip_network("127.0.0.0/8"),),
-        template_dir=base,
+        templates={DEFAULT_TEMPLATE: base},
     )

@@ -7,21 +7,19 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from control_plane.adapters import tenant_schema
 from control_plane.adapters.kms import Keyring
+from control_plane.adapters.template_files import Templates
 from control_plane.catalog.migrate import migrate
 from control_plane.catalog.pool import Catalog, Connection
-from control_plane.config import REPOSITORY, Settings
+from control_plane.config import DEFAULT_TEMPLATE, REPOSITORY, Settings
 from control_plane.domain.operations import Queue
-from control_plane.services.ports import Ports, Template
+from control_plane.services.ports import Ports
 from tests.integration.tenant_server.postgres_fixture import (
     ADMIN,
     VERSIONS,
     TenantServer,
     running_server,
 )
-
-TEMPLATE_DIR = REPOSITORY / "tenant_template"
 
 
 class Bells:
@@ -61,16 +59,14 @@ async def ports(fleet: dict[int, TenantServer], tmp_path: Path) -> AsyncIterator
         redis_password=None,
         keyring_file=tmp_path / "keys" / "root.keys",
         server_networks=(ipaddress.ip_network("127.0.0.0/8"),),
-        template_dir=TEMPLATE_DIR,
+        templates={DEFAULT_TEMPLATE: REPOSITORY / "tenant_template"},
     )
     migrate(settings)
     Keyring.create(settings.keyring_file)
-    template = Template(
-        tenant_schema.template_fingerprint(TEMPLATE_DIR), tenant_schema.head_revision(TEMPLATE_DIR)
-    )
+    templates = Templates(settings.templates)
     catalog = Catalog(settings)
     await catalog.open()
-    yield Ports(settings, catalog, Keyring.load(settings.keyring_file), Bells(), template)
+    yield Ports(settings, catalog, Keyring.load(settings.keyring_file), Bells(), templates)
     await catalog.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()

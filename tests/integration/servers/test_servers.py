@@ -9,7 +9,7 @@ from control_plane.catalog import audit, databases, operations, poolers, routes,
 from control_plane.catalog.databases import Database
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.servers import Server
-from control_plane.config import Secret
+from control_plane.config import DEFAULT_TEMPLATE, Secret
 from control_plane.domain.errors import Conflict, NoCapacity, NotFound, WrongState
 from control_plane.domain.names import database_name
 from control_plane.domain.plans import PLANS
@@ -43,8 +43,10 @@ async def test_enrolment_ends_with_a_server_that_takes_tenants(
         ("activate_server", "done"),
     ]
     assert [s.state for s in await list_servers(db)] == ["active"]
-    revision = await servers.template_revision(db, recorded.id, ports.template.fingerprint)
-    assert revision == ports.template.revision
+    revision = await servers.template_revision(
+        db, recorded.id, ports.templates.current(DEFAULT_TEMPLATE).fingerprint
+    )
+    assert revision == ports.templates.current(DEFAULT_TEMPLATE).revision
     event = (await audit.page(db, before=None, limit=1))[0]
     assert (event.actor, event.action, event.subject) == ("olga", "server.add", "pg-a")
     assert server.password.reveal() not in str(event)
@@ -58,7 +60,7 @@ async def test_running_it_again_on_a_server_in_use_changes_nothing(
     ended = await advanced(ports, again)
     assert (ended.state, ended.steps[1].detail) == (
         "succeeded",
-        f"tpl_{ports.template.fingerprint} was there",
+        f"tpl_{ports.templates.current(DEFAULT_TEMPLATE).fingerprint} was there",
     )
     assert (await get_server(db, "pg-a")).state == "active"
     await drain_server(db, CALLER, "pg-a")
@@ -184,6 +186,7 @@ async def _removed_in_its_own_transaction(ports: Ports) -> Removal:
 async def _pool_database(ports: Ports, db: Connection, server: Server) -> Database:
     """A database of the pool as the catalog records it."""
     key = uuid4()
+    template = ports.templates.current(DEFAULT_TEMPLATE)
     await databases.insert_role_set(db, key)
     database = Database(
         id=key,
@@ -191,14 +194,15 @@ async def _pool_database(ports: Ports, db: Connection, server: Server) -> Databa
         tenant_id=None,
         server_id=server.id,
         name=database_name(key),
-        template_fingerprint=ports.template.fingerprint,
+        template=template.name,
+        template_fingerprint=template.fingerprint,
         schema_revision=None,
         generation=1,
         purpose="preparing",
         created_at=server.created_at,
     )
     await databases.insert(db, database)
-    await databases.record_schema(db, key, ports.template.revision)
+    await databases.record_schema(db, key, template.revision)
     await databases.offer(db, key)
     return database
 

@@ -1,6 +1,6 @@
 """Clinics on throw-away servers: what one is, and how it is made."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
@@ -9,6 +9,8 @@ import asyncpg
 
 from control_plane.adapters import scram
 from control_plane.adapters.postgres_server import Connection
+from control_plane.adapters.template_database import BuiltSchema, build_template
+from control_plane.adapters.template_files import Templates
 from control_plane.adapters.tenant_database import (
     Identity,
     create_tenant_database,
@@ -16,18 +18,15 @@ from control_plane.adapters.tenant_database import (
     write_identity,
 )
 from control_plane.adapters.tenant_roles import ensure_role_set, open_login
-from control_plane.adapters.tenant_schema import (
-    adopt_template,
-    head_revision,
-    verify_tenant_database,
-)
-from control_plane.config import REPOSITORY, Secret
-from control_plane.domain.names import RoleSet, database_name
+from control_plane.adapters.tenant_schema import adopt_template, verify_tenant_database
+from control_plane.config import DEFAULT_TEMPLATE, REPOSITORY, Secret
+from control_plane.domain.names import RoleSet, database_name, template_name
 from control_plane.domain.tenants import TIER_LIMITS
 from tests.integration.tenant_server.postgres_fixture import TenantServer
 
 TEMPLATE = REPOSITORY / "tenant_template"
-REVISION = head_revision(TEMPLATE)
+TEMPLATES = Templates({DEFAULT_TEMPLATE: TEMPLATE})
+REVISION = TEMPLATES.current(DEFAULT_TEMPLATE).revision
 LIMITS = TIER_LIMITS["standard"].login
 DENIED = "42501"
 GONE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
@@ -71,6 +70,22 @@ class Clinic:
             yield connection
         finally:
             await connection.close()
+
+
+async def unrecorded(_built: Sequence[BuiltSchema]) -> None:
+    """Where there is no catalog."""
+
+
+async def built_template(server: TenantServer, system_identifier: int) -> str:
+    """The name of the clinic's template database, which ``server`` did not have."""
+    template = TEMPLATES.current(DEFAULT_TEMPLATE)
+    name = template_name(template.fingerprint)
+    for first in (True, False):
+        built = await build_template(
+            server.address(), name, template, system_identifier, unrecorded
+        )
+        assert built is first
+    return name
 
 
 async def provision(place: Place, key: UUID | None = None) -> Clinic:

@@ -7,12 +7,10 @@ import pytest
 
 from control_plane.adapters.postgres_server import Connection
 from control_plane.adapters.tenant_roles import bootstrap_server
-from control_plane.adapters.tenant_schema import build_template, template_fingerprint
-from control_plane.domain.names import template_name
 from tests.integration.tenant_server.clinic import (
-    TEMPLATE,
     Clinic,
     Place,
+    built_template,
     provision,
     system_identifier_of,
 )
@@ -38,10 +36,7 @@ async def place(tenant_server: TenantServer) -> Place:
         await bootstrap_server(admin)
     system_identifier = await system_identifier_of(admin)
     await admin.close()
-    name = template_name(template_fingerprint(TEMPLATE))
-    assert await build_template(server.address(), name, TEMPLATE, system_identifier)
-    assert not await build_template(server.address(), name, TEMPLATE, system_identifier)
-    return Place(server, name, system_identifier)
+    return Place(server, await built_template(server, system_identifier), system_identifier)
 
 
 @pytest.fixture

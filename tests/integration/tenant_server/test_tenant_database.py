@@ -1,6 +1,5 @@
 """A tenant's roles and database: logins that open and close, safe orders, the wrong server."""
 
-from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -8,6 +7,7 @@ import pytest
 
 from control_plane.adapters import scram
 from control_plane.adapters.postgres_server import Connection
+from control_plane.adapters.template_database import build_template
 from control_plane.adapters.tenant_database import (
     Identity,
     create_tenant_database,
@@ -25,21 +25,19 @@ from control_plane.adapters.tenant_roles import (
     wanted_connection_limit,
     wanted_settings,
 )
-from control_plane.adapters.tenant_schema import (
-    build_template,
-    template_fingerprint,
-    verify_tenant_database,
-)
+from control_plane.adapters.tenant_schema import verify_tenant_database
+from control_plane.config import DEFAULT_TEMPLATE
 from control_plane.domain.errors import ObjectInUse, SchemaMismatch, ServerRefused, TenantMismatch
 from control_plane.domain.names import RoleSet, database_name
 from tests.integration.tenant_server.clinic import (
     GONE,
     LIMITS,
     REVISION,
-    TEMPLATE,
+    TEMPLATES,
     Clinic,
     Place,
     provision,
+    unrecorded,
 )
 
 
@@ -58,7 +56,10 @@ async def test_login_facts_show_every_drift(
     assert (clean.verifier, facts[unused].verifier) == (verifier, None)
     assert clean.settings == facts[unused].settings == wanted_settings(LIMITS)
     assert clean.connection_limit == wanted_connection_limit(LIMITS) == LIMITS.connections
-    assert (clean.privileged, clean.member_of) == (False, (clinic.roles.app,))
+    assert (clean.privileged, clean.member_of) == (
+        False,
+        (clinic.roles.app, clinic.roles.reader),
+    )
     assert clean.database_settings == ()
 
     app = await clinic.app()
@@ -155,7 +156,13 @@ async def test_nothing_is_dropped_on_the_wrong_server(
     with pytest.raises(TenantMismatch):
         await create_tenant_database(administrator, clinic.database, template, clinic.roles, wrong)
     with pytest.raises(TenantMismatch):
-        await build_template(clinic.place.server.address(), template, TEMPLATE, wrong)
+        await build_template(
+            clinic.place.server.address(),
+            template,
+            TEMPLATES.current(DEFAULT_TEMPLATE),
+            wrong,
+            unrecorded,
+        )
     await (await clinic.app()).close()
 
 
@@ -171,20 +178,6 @@ async def test_a_template_is_never_handed_out_or_dropped(
     with pytest.raises(SchemaMismatch, match="is a template"):
         await drop_tenant_database(administrator, place.template, place.system_identifier)
     await drop_role_set(administrator, roles, place.system_identifier)
-
-
-async def test_a_template_directory_changes_its_name_with_its_content(tmp_path: Path) -> None:
-    (tmp_path / "versions").mkdir()
-    (tmp_path / "versions" / "0001.py").write_text("one")
-    first = template_fingerprint(tmp_path)
-    (tmp_path / "README.md").write_text("not part of it")
-    (tmp_path / "versions" / "__pycache__").mkdir()
-    (tmp_path / "versions" / "__pycache__" / "0001.pyc").write_text("nor this")
-    assert template_fingerprint(tmp_path) == first
-    (tmp_path / "versions" / "0001.py").write_text("two")
-    second = template_fingerprint(tmp_path)
-    (tmp_path / "versions" / "0001.py").rename(tmp_path / "versions" / "0002.py")
-    assert len({first, second, template_fingerprint(tmp_path)}) == 3
 
 
 async def test_dropping_needs_the_right_order_and_may_be_repeated(

@@ -9,27 +9,23 @@ from control_plane.adapters.postgres_server import Connection
 from control_plane.adapters.tenant_database import (
     create_tenant_database,
     drop_tenant_database,
+    open_to_roles,
     write_identity,
 )
 from control_plane.adapters.tenant_roles import drop_role_set, ensure_role_set
-from control_plane.adapters.tenant_schema import (
-    adopt_template,
-    build_template,
-    verify_tenant_database,
-)
+from control_plane.adapters.tenant_schema import adopt_template, verify_tenant_database
 from control_plane.domain.errors import SchemaMismatch, TenantMismatch
 from control_plane.domain.names import (
     TEMPLATE_APP,
     TEMPLATE_AUDITOR,
     TEMPLATE_OWNER,
+    TEMPLATE_READER,
     RoleSet,
     database_name,
-    template_name,
 )
 from tests.integration.tenant_server.clinic import (
     LIMITS,
     REVISION,
-    TEMPLATE,
     Clinic,
     Place,
     provision,
@@ -37,12 +33,12 @@ from tests.integration.tenant_server.clinic import (
 
 # One of everything that can carry a privilege, beyond what the baseline has.
 EVERYTHING = """
-CREATE SCHEMA audit AUTHORIZATION cp_template_audit;
-GRANT USAGE ON SCHEMA audit TO cp_template_owner;
+CREATE SCHEMA ledger AUTHORIZATION cp_template_audit;
+GRANT USAGE ON SCHEMA ledger TO cp_template_owner;
 SET ROLE cp_template_audit;
-CREATE TABLE audit.log (seq bigint GENERATED ALWAYS AS IDENTITY, entry text);
-GRANT SELECT ON audit.log TO cp_template_owner WITH GRANT OPTION;
-ALTER DEFAULT PRIVILEGES IN SCHEMA audit GRANT SELECT ON TABLES TO cp_template_owner;
+CREATE TABLE ledger.log (seq bigint GENERATED ALWAYS AS IDENTITY, entry text);
+GRANT SELECT ON ledger.log TO cp_template_owner WITH GRANT OPTION;
+ALTER DEFAULT PRIVILEGES IN SCHEMA ledger GRANT SELECT ON TABLES TO cp_template_owner;
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC;
 SET ROLE cp_template_owner;
 CREATE TABLE providers."Odd ""Name" (id int, "Secret Column" text, open text);
@@ -64,9 +60,10 @@ REVOKE ALL ON TYPE public.email FROM PUBLIC;
 GRANT USAGE ON TYPE public.email TO cp_template_app;
 CREATE TYPE public.mood AS ENUM ('fine');
 ALTER DEFAULT PRIVILEGES GRANT INSERT, DELETE ON TABLES TO cp_template_audit WITH GRANT OPTION;
-SELECT lo_create(4711);
-GRANT SELECT ON LARGE OBJECT 4711 TO cp_template_app;
 RESET ROLE;
+SELECT lo_create(4711);
+ALTER LARGE OBJECT 4711 OWNER TO cp_template_owner;
+GRANT SELECT ON LARGE OBJECT 4711 TO cp_template_app;
 """
 # Owners and privileges of everything, and what a new object of each owner would get.
 SNAPSHOT = """
@@ -132,6 +129,7 @@ async def test_everything_in_the_template_changes_hands_and_nothing_else(
         TEMPLATE_OWNER: roles.owner,
         TEMPLATE_APP: roles.app,
         TEMPLATE_AUDITOR: roles.auditor,
+        TEMPLATE_READER: roles.reader,
     }
     inside = await place.server.admin(await clone(place, administrator, roles))
     await inside.execute(EVERYTHING)
@@ -145,7 +143,7 @@ async def test_everything_in_the_template_changes_hands_and_nothing_else(
         }
         assert not [line for line in after if "cp_template" in line]
     readable = {line.split(" | ")[1] for line in after if f"| {roles.backup} |" in line}
-    assert {"audit.log", "public.ticket", "cp_meta.identity", "anywhere"} <= readable
+    assert {"ledger.log", "public.ticket", "cp_meta.identity", "anywhere"} <= readable
     await write_identity(inside, roles.key, 1, "primary")
     identity = Clinic(place, roles, place.server.password).identity
     await verify_tenant_database(inside, roles, identity, REVISION)
@@ -170,7 +168,7 @@ async def test_placeholders_own_and_hold_nothing_in_shared_catalogs(
     left = await administrator.fetchval(
         """SELECT count(*) FROM pg_shdepend s JOIN pg_roles r ON r.oid = s.refobjid
             WHERE s.refclassid = 'pg_authid'::regclass AND s.dbid = 0 AND r.rolname = ANY ($1)""",
-        [TEMPLATE_OWNER, TEMPLATE_APP, TEMPLATE_AUDITOR],
+        [TEMPLATE_OWNER, TEMPLATE_APP, TEMPLATE_AUDITOR, TEMPLATE_READER],
     )
     assert left == 0
     closed = await administrator.fetchrow(
@@ -186,49 +184,6 @@ async def test_databases_are_made_beside_each_other(
     assert len({clinic.database for clinic in made}) == 6
     for clinic in made:
         await discard(place, administrator, clinic.roles)
-
-
-async def test_two_workers_build_one_template(place: Place, administrator: Connection) -> None:
-    name = template_name("0" * 16)
-    built = await asyncio.gather(
-        *(
-            build_template(place.server.address(), name, TEMPLATE, place.system_identifier)
-            for _ in range(3)
-        )
-    )
-    assert sorted(built) == [False, False, True]
-    await administrator.execute(f"ALTER DATABASE {name} IS_TEMPLATE false")
-    await administrator.execute(f"DROP DATABASE {name}")
-
-
-HALF_BUILT = {
-    "just created": "",
-    "open and empty": "ALTER DATABASE {name} ALLOW_CONNECTIONS true",
-    "closed but not marked": "REVOKE ALL ON DATABASE {name} FROM PUBLIC",
-    "dropped half-way": "UPDATE pg_database SET datconnlimit = -2 WHERE datname = '{name}'",
-}
-
-
-@pytest.mark.parametrize("damage", HALF_BUILT.values(), ids=HALF_BUILT.keys())
-async def test_a_half_built_template_is_built_again(
-    place: Place, administrator: Connection, damage: str
-) -> None:
-    name = template_name("1" * 16)
-    await administrator.execute(f"CREATE DATABASE {name} ALLOW_CONNECTIONS false")
-    if damage:
-        await administrator.execute(damage.format(name=name))
-    address = place.server.address()
-    assert await build_template(address, name, TEMPLATE, place.system_identifier)
-    roles = RoleSet(uuid4())
-    await ensure_role_set(administrator, roles, LIMITS)
-    database = database_name(roles.key)
-    await create_tenant_database(administrator, database, name, roles, place.system_identifier)
-    inside = await place.server.admin(database)
-    assert await inside.fetchval("SELECT version_num FROM public.alembic_version") == REVISION
-    await inside.close()
-    await discard(place, administrator, roles)
-    await administrator.execute(f"ALTER DATABASE {name} IS_TEMPLATE false")
-    await administrator.execute(f"DROP DATABASE {name}")
 
 
 HALF_MADE = {
@@ -270,6 +225,8 @@ SABOTAGE = {
     "GRANT CONNECT ON DATABASE {name} TO PUBLIC": "PUBLIC has CONNECT on the database",
     "GRANT CONNECT ON DATABASE {name} TO {stranger}": "{stranger} has CONNECT on the database",
     "REVOKE CONNECT ON DATABASE {name} FROM {app}": "{app} lacks CONNECT on the database",
+    "REVOKE TEMPORARY ON DATABASE {name} FROM {owner}": "{owner} lacks TEMPORARY on the database",
+    "GRANT TEMPORARY ON DATABASE {name} TO {app}": "{app} has TEMPORARY on the database",
     "ALTER DATABASE {name} OWNER TO {app}": "the database belongs to {app}",
     "ALTER DATABASE {name} IS_TEMPLATE true": "the database is a template",
     "ALTER TABLE patients.patient OWNER TO {app}": "{app} owns ",
@@ -284,6 +241,11 @@ SABOTAGE = {
     "ALTER ROLE {app} LOGIN": "role {app} can log in",
     "ALTER ROLE {migrator} INHERIT": "role {migrator} inherits from the owner",
     "GRANT {owner} TO {login_a}": "{login_a} is a member of {owner}",
+    "ALTER ROLE {reader} LOGIN": "role {reader} can log in",
+    "REVOKE {reader} FROM {login_a}": "{login_a} is not a member of {reader}",
+    "GRANT {reader} TO {stranger}": "{stranger} is a member of {reader}",
+    "ALTER TABLE bookings.review OWNER TO {reader}": "{reader} owns ",
+    "SELECT lo_create(4711)": "{backup} cannot read large object 4711",
     "GRANT {app} TO {stranger}": "{stranger} is a member of {app}",
     "GRANT pg_read_all_data TO {backup}": "{backup} is a member of pg_read_all_data",
     "REVOKE {app} FROM {login_b}": "{login_b} is not a member of {app}",
@@ -298,7 +260,9 @@ SABOTAGE = {
 async def test_every_difference_is_named(clinics: list[Clinic], sabotage: str) -> None:
     clinic, stranger = clinics[0], clinics[1]
     words = {field: getattr(clinic.roles, field) for field in ("owner", "app", "migrator")}
-    words |= {field: getattr(clinic.roles, field) for field in ("login_a", "login_b", "backup")}
+    words |= {
+        field: getattr(clinic.roles, field) for field in ("login_a", "login_b", "backup", "reader")
+    }
     words |= {"name": clinic.database, "stranger": stranger.roles.login_a}
     async with clinic.inside() as inside:
         transaction = inside.transaction()
@@ -311,16 +275,37 @@ async def test_every_difference_is_named(clinics: list[Clinic], sabotage: str) -
         await verify_tenant_database(inside, clinic.roles, clinic.identity, REVISION)
 
 
+async def test_what_an_older_version_did_not_make_is_made_later(
+    place: Place, administrator: Connection
+) -> None:
+    clinic = await provision(place)
+    async with clinic.inside() as inside:
+        await inside.execute(f"DROP OWNED BY {clinic.roles.reader}")
+        await inside.execute(f"DROP ROLE {clinic.roles.reader}")
+        await inside.execute(
+            f"REVOKE TEMPORARY ON DATABASE {clinic.database} FROM {clinic.roles.owner}"
+        )
+        with pytest.raises(SchemaMismatch, match=f"role {clinic.roles.reader} does not exist"):
+            await verify_tenant_database(inside, clinic.roles, clinic.identity, REVISION)
+        await ensure_role_set(administrator, clinic.roles, LIMITS)
+        with pytest.raises(SchemaMismatch, match=f"^{clinic.roles.owner} lacks TEMPORARY on the"):
+            await verify_tenant_database(inside, clinic.roles, clinic.identity, REVISION)
+        await open_to_roles(administrator, clinic.database, clinic.roles)
+        await verify_tenant_database(inside, clinic.roles, clinic.identity, REVISION)
+    await (await clinic.app()).close()
+    await discard(place, administrator, clinic.roles)
+
+
 async def test_several_differences_are_named_at_once(clinics: list[Clinic]) -> None:
     """Two neighbours whose databases were swapped: whose it is comes first, then the rest."""
     clinic, other = clinics[0], clinics[1]
     async with other.inside() as inside:
         with pytest.raises(TenantMismatch) as found:
-            await verify_tenant_database(inside, clinic.roles, clinic.identity, "0002")
+            await verify_tenant_database(inside, clinic.roles, clinic.identity, "0000")
     message = found.value.message
     assert message.startswith("expected Identity(")
     assert f"{other.roles.app} has CONNECT on the database" in message
-    assert "revision 0001, not 0002" in message
+    assert f"revision {REVISION}, not 0000" in message
 
 
 async def test_a_fresh_clone_is_not_yet_a_tenants_database(

@@ -91,6 +91,7 @@ def tenant(slug: str, **more: Any) -> Json:
         "state": "active",
         "server": "pg-a",
         "cell": "cell-1",
+        "template": "clinic",
         "schema_revision": "0001",
         "placement_reason": "pg-a: least loaded of 2 that fit (0 of 500 places taken)",
         "created_at": NOW,

@@ -266,9 +266,10 @@ def test_every_example_of_the_help_can_be_typed(example: str) -> None:
     command: click.Command = tenantry
     context = tenantry.make_context("tenantry", list(typed))
     while isinstance(command, click.Group):
-        name, inner, rest = command.resolve_command(
-            context, [*context._protected_args, *context.args]
-        )
+        left = [*context._protected_args, *context.args]
+        if not left and command.invoke_without_command:
+            break
+        name, inner, rest = command.resolve_command(context, left)
         assert inner is not None
         context = inner.make_context(name, rest, parent=context)
         command = inner

@@ -276,3 +276,32 @@ def test_the_audit_log_tells_who_what_and_why(run: Run, canned: CannedApi) -> No
         *("5", "s", "ago", "on-call", "dsn.reveal", "denied", "acme", "10.0.0.7"),
         *("ticket", "42", "pool=session", "advice=tls,fsync"),
     ]
+
+
+VERIFIED = {
+    "tenant": "acme",
+    "verified": True,
+    "blocks": 2,
+    "rows": 1200,
+    "anchored": 2,
+    "waiting": 3,
+    "differences": [],
+}
+
+
+def test_a_whole_chain_of_seals_is_told_in_one_line(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/tenants/acme/audit-seals/verification", VERIFIED)
+    result = run("audit", "verify", "acme")
+    assert result.code == 0
+    assert result.stdout == "verified: 1200 rows in 2 blocks, 2 anchored; 3 not sealed yet\n"
+
+
+def test_a_broken_chain_names_the_block_and_fails(run: Run, canned: CannedApi) -> None:
+    broken = {**VERIFIED, "verified": False, "differences": ["block 2: row 7 was deleted"]}
+    canned.on("GET", "/v1/tenants/acme/audit-seals/verification", broken)
+    result = run("audit", "verify", "acme")
+    assert result.code == 1
+    assert result.stdout.splitlines() == [
+        "acme: block 2: row 7 was deleted",
+        "NOT as sealed: 1200 rows in 2 blocks, 2 anchored; 3 not sealed yet",
+    ]

@@ -42,9 +42,22 @@ def test_a_table_has_a_heading_and_a_row_for_each_item(run: Run, canned: CannedA
     lines = [line.split() for line in run("tenants", "list").stdout.splitlines()]
 
     assert lines == [
-        ["SLUG", "NAME", "TIER", "STATE", "SERVER", "REGION", "CREATED"],
-        ["acme", "Acme", "standard", "active", "pg-a", "-", "3", "min", "ago"],
-        ["beta", "Beta", "standard", "active", "·", "rotate", "pg-a", "eu", "2", "d", "ago"],
+        ["SLUG", "NAME", "TIER", "STATE", "SERVER", "TEMPLATE", "REGION", "CREATED"],
+        ["acme", "Acme", "standard", "active", "pg-a", "clinic", "-", "3", "min", "ago"],
+        [
+            "beta",
+            "Beta",
+            "standard",
+            "active",
+            "·",
+            "rotate",
+            "pg-a",
+            "clinic",
+            "eu",
+            "2",
+            "d",
+            "ago",
+        ],
     ]
 
 

@@ -1,0 +1,99 @@
+"""The keys an application encrypts a tenant's fields with: recorded, then shown (S-25).
+
+A tenant's own key never leaves the control plane, because more than fields hang from it. What an
+application gets is derived for applications, and everything it needs is derived from that.
+"""
+
+import base64
+import os
+from uuid import UUID
+
+import msgspec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from control_plane.adapters import clock
+from control_plane.adapters.kms import Keyring
+from control_plane.catalog import audit, tenant_keys
+from control_plane.catalog.audit import Caller, Entry
+from control_plane.catalog.pool import Connection
+from control_plane.catalog.tenant_keys import KeyState, TenantKey
+from control_plane.config import Secret
+from control_plane.domain.errors import CatalogUnavailable, Invalid, WrongState
+from control_plane.domain.names import encode
+from control_plane.services.ports import Ports
+from control_plane.services.tenants import find_tenant
+
+_PURPOSE = "field"
+_KEY_BYTES = 32
+
+
+class FieldKey(msgspec.Struct, frozen=True):
+    """One version of an application's key: 32 bytes, in base64."""
+
+    version: int
+    key: Secret
+    state: KeyState
+
+    @property
+    def plain(self) -> str:
+        """The key itself, for the one answer that shows it."""
+        return self.key.reveal()
+
+
+class FieldKeys(msgspec.Struct, frozen=True):
+    """All versions, and the id of this showing, which its audit event carries."""
+
+    lease_id: str
+    tenant_id: UUID
+    keys: list[FieldKey]
+
+
+async def reveal_field_keys(
+    db: Connection, ports: Ports, caller: Caller, slug_or_id: str, *, reason: str | None
+) -> FieldKeys:
+    """The keys with their audit event in the same transaction: show them only after the commit.
+
+    The first request of a tenant makes its key.
+
+    Raises:
+        Invalid: a break-glass key gave no reason.
+        WrongState: the tenant is not active.
+        CatalogUnavailable: the showing could not be recorded.
+        NotFound, KeyUnavailable: see ``find_tenant`` and ``Keyring.open``.
+    """
+    if "breakglass" in caller.principal.roles and not reason:
+        message = "a break-glass key says why it looks"
+        raise Invalid(message, [{"field": "reason", "message": message}])
+    tenant = await find_tenant(db, caller, slug_or_id)
+    if tenant.state != "active":
+        raise WrongState(f"{tenant.slug} is {tenant.state}; only an active tenant shows its keys")
+    held = await _ensure_keys(db, ports.keyring, tenant.id)
+    keys = [FieldKey(key.version, _application_key(ports.keyring, key), key.state) for key in held]
+    lease_id = f"ls_{encode(clock.new_id())}"
+    facts: dict[str, object] = {"lease_id": lease_id, "versions": [key.version for key in keys]}
+    entry = Entry("field_keys.reveal", tenant.slug, tenant_id=tenant.id, reason=reason, facts=facts)
+    try:
+        await audit.record(db, caller, entry)
+    except Exception as error:
+        message = "the audit log cannot be written, and nothing is shown without it; try again"
+        raise CatalogUnavailable(message) from error
+    return FieldKeys(lease_id, tenant.id, keys)
+
+
+async def _ensure_keys(db: Connection, keyring: Keyring, tenant_id: UUID) -> list[TenantKey]:
+    held = await tenant_keys.every(db, tenant_id)
+    if held:
+        return held
+    secret = base64.b64encode(os.urandom(_KEY_BYTES)).decode()
+    sealed = keyring.seal(secret, owner=tenant_id, purpose=_PURPOSE, version=1)
+    await tenant_keys.add_first(db, TenantKey(tenant_id, 1, sealed, "active"))
+    return await tenant_keys.every(db, tenant_id)
+
+
+def _application_key(keyring: Keyring, key: TenantKey) -> Secret:
+    """HKDF-SHA256 of the tenant's key: salt is the tenant's id, info ``app|version``."""
+    opened = keyring.open(key.sealed, owner=key.tenant_id, purpose=_PURPOSE, version=key.version)
+    info = f"app|{key.version}".encode()
+    derive = HKDF(hashes.SHA256(), _KEY_BYTES, salt=key.tenant_id.bytes, info=info)
+    return Secret(base64.b64encode(derive.derive(base64.b64decode(opened))).decode())
