@@ -133,6 +133,14 @@ class Laboratory:
         assert ended["state"] == OVER[0], ended
         return await self.show(operation)
 
+    async def leave(self) -> None:
+        """End whatever rollout a test that failed has left."""
+        found = await self.driver.call("GET", "/v1/rollouts")
+        for rollout in found["items"]:
+            if rollout["state"] in ("running", "paused", "halted"):
+                await self.driver.call("POST", f"/v1/rollouts/{rollout['id']}/abort")
+                await self.until({"subject": rollout["id"]}, "aborted")
+
     async def revisions(self, slugs: Sequence[str]) -> set[str]:
         """What the catalog says and what the databases say, which is the same."""
         found = set()

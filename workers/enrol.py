@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 from control_plane.adapters import tenant_roles
 from control_plane.adapters.postgres_server import require_server
-from control_plane.adapters.template_database import BuiltSchema
+from control_plane.adapters.template_database import BuiltSchema, drop_strays
 from control_plane.adapters.template_database import build_template as build
 from control_plane.catalog import operations, schemas, servers
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.servers import Server
-from control_plane.config import DEFAULT_TEMPLATE
 from control_plane.domain.errors import WrongState
 from control_plane.domain.names import template_name
 from control_plane.domain.plans import PLANS
@@ -31,9 +30,24 @@ async def bootstrap_server(ctx: StepContext) -> Outcome:
 
 
 async def build_template(ctx: StepContext) -> Outcome:
-    """The closed template database of the present version exists and is recorded."""
+    """The closed database of every template, or of the one that was asked for, is there."""
     server = await _living_server(ctx)
-    template = ctx.ports.templates.current(ctx.operation.input.get("template", DEFAULT_TEMPLATE))
+    asked = ctx.operation.input.get("template")
+    names = [asked] if asked is not None else ctx.ports.templates.names
+    done = [await _build(ctx, server, name) for name in names]
+    async with ctx.catalog_read() as db:
+        known = await servers.template_contents(db, server.id)
+    # No other template is being built here: one enrolment of a server is alive at a time.
+    strays = await drop_strays(
+        ctx.address(server), [template_name(content) for content in known], server.system_identifier
+    )
+    if strays:
+        done.append(f"{strays} left over dropped")
+    return Done("; ".join(done))
+
+
+async def _build(ctx: StepContext, server: Server, template_named: str) -> str:
+    template = ctx.ports.templates.current(template_named)
     name = template_name(template.fingerprint)
 
     async def record(schemas_built: Sequence[BuiltSchema]) -> None:
@@ -57,7 +71,7 @@ async def build_template(ctx: StepContext) -> Outcome:
             fingerprint=template.fingerprint,
             revision=template.revision,
         )
-    return Done(f"{name} at {template.revision}" if built else f"{name} was there")
+    return f"{name} at {template.revision}" if built else f"{name} was there"
 
 
 async def activate_server(ctx: StepContext) -> Outcome:

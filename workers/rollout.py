@@ -8,12 +8,13 @@ import datetime as dt
 from collections.abc import Sequence
 from uuid import UUID
 
-from control_plane.adapters import clock
+from control_plane.adapters import clock, migrator_lease
 from control_plane.catalog import operations, rollout_batches, rollout_verification, rollouts
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import Conflict, RevisionFailed, RolloutIncomplete
-from control_plane.domain.names import show
+from control_plane.domain.names import RoleSet, show
+from control_plane.domain.operations import Operation
 from control_plane.domain.plans import PLANS
 from control_plane.domain.rollouts import Rollout, WaveCounts, wave_name
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
@@ -50,6 +51,8 @@ async def migrate_waves(ctx: StepContext) -> Outcome:
 async def catch_up(ctx: StepContext) -> Outcome:
     """Tenants that were made or came back during the rollout are at its revision, too."""
     rollout = await _rollout(ctx)
+    if rollout.state != "running":
+        return _standing(rollout)
     async with ctx.catalog_read() as db:
         late = await rollouts.candidates(
             db, rollout.template, rollout.to_revision, rollout.selector, rollout.id
@@ -63,8 +66,7 @@ async def catch_up(ctx: StepContext) -> Outcome:
         async with ctx.catalog_write() as db:
             await rollouts.add_targets(db, rollout.id, [(candidate, wave) for candidate in late])
     if late or any(not counts.over for counts in waves):
-        outcome = await _migrate(ctx, last_wave=None)
-        return Wait(0, outcome.detail) if isinstance(outcome, Wait) else Wait(0, "looking again")
+        return await _migrate_the_rest(ctx)
     if coming:
         return Wait(_OTHERS_SECONDS, f"waiting for new tenants: {', '.join(coming[:3])}")
     return Done("nobody is left behind")
@@ -72,11 +74,13 @@ async def catch_up(ctx: StepContext) -> Outcome:
 
 async def verify_schemas(ctx: StepContext) -> Outcome:
     """Every schema was read in full since its migration, and is the one that the template makes."""
-    rollout, since = await _rollout(ctx), _begun_at(ctx)
+    rollout = await _rollout(ctx)
+    if rollout.state != "running":
+        return _standing(rollout)
     async with ctx.catalog_read() as db:
         unverified = await rollout_verification.unverified(db, rollout)
-        survey = await rollout_verification.survey_since(db, rollout.id, since)
-    if unverified and survey is None:
+        survey = await rollout_verification.survey_since(db, rollout.id, _begun_at(ctx))
+    if unverified and (survey is None or not _covers(survey, unverified)):
         await _begin_survey(ctx, rollout, unverified)
         return Wait(_OTHERS_SECONDS, f"reading {len(unverified)} schemas")
     if survey is not None and survey.live:
@@ -90,20 +94,29 @@ async def verify_schemas(ctx: StepContext) -> Outcome:
 async def conclude(ctx: StepContext) -> Outcome:
     """Every tenant is at the revision; otherwise the rollout says how many are not, and why."""
     rollout = await _rollout(ctx)
-    async with ctx.catalog_read() as db:
+    if rollout.state == "succeeded":
+        return Done(f"every tenant at {rollout.to_revision}")
+    if rollout.state != "running":
+        return _standing(rollout)
+    await _shut_migrators_out(ctx, rollout)
+    async with ctx.catalog_write() as db:
+        # Whoever resumes a rollout holds this row, too: it cannot succeed behind their back.
+        await rollouts.lock(db, rollout.id)
         waves = await rollouts.counts(db, rollout.id)
-    done, failed = sum(w.done for w in waves), sum(w.failed for w in waves)
+        done, failed = sum(w.done for w in waves), sum(w.failed for w in waves)
+        again = not all(counts.over for counts in waves)
+        again = again or bool(await rollout_verification.unverified(db, rollout))
+        if not failed and not again:
+            await rollouts.change_state(
+                db, rollout.id, expected=("running",), wanted="succeeded", reason=None
+            )
     if failed:
         shown = show("ro", rollout.id)
         raise RolloutIncomplete(
             f"{failed} of {done + failed} tenants could not be migrated; look at: tenantry rollout "
             f"show {shown} --failed, and once it is mended: tenantry rollout resume {shown}"
         )
-    async with ctx.catalog_write() as db:
-        await rollouts.change_state(
-            db, rollout.id, expected=("running",), wanted="succeeded", reason=None
-        )
-    return Done(f"{done} tenants at {rollout.to_revision}")
+    return await _go_over_again(ctx) if again else Done(f"{done} tenants at {rollout.to_revision}")
 
 
 async def abandon(ctx: StepContext, db: Connection) -> None:
@@ -120,11 +133,14 @@ async def abandon(ctx: StepContext, db: Connection) -> None:
 async def _migrate(ctx: StepContext, last_wave: int | None) -> Outcome:
     rollout = await _rollout(ctx)
     if rollout.state != "running":
-        return Wait(_STANDING_SECONDS, f"{rollout.state}: {rollout.reason or 'as asked'}")
+        return _standing(rollout)
     waves = await _look(ctx, rollout, last_wave)
     if not all(counts.over for counts in waves):
         await Fleet(ctx, rollout, migrating.script_of(rollout)).run(last_wave)
         waves = await _look(ctx, rollout, last_wave)
+        rollout = await _rollout(ctx)
+    if rollout.state != "running":
+        return _standing(rollout)
     if all(counts.over for counts in waves):
         done = sum(counts.done for counts in waves)
         return Done(f"{done} tenants") if done else Skip("no tenant needs it")
@@ -133,10 +149,8 @@ async def _migrate(ctx: StepContext, last_wave: int | None) -> Outcome:
 
 async def _not_yet(ctx: StepContext, counts: WaveCounts) -> Outcome:
     """On at once while there is work of ours; a little later when others are to finish first."""
-    rollout = await _rollout(ctx)
-    if rollout.state != "running":
-        return Wait(_STANDING_SECONDS, f"{rollout.state}: {rollout.reason or 'as asked'}")
     async with ctx.catalog_read() as db:
+        rollout = await rollouts.of_operation(db, ctx.operation.id)
         others = await rollout_batches.waited_for(db, rollout.id, counts.wave)
     name = wave_name(counts.wave)
     if others:
@@ -178,6 +192,39 @@ async def _build_template(ctx: StepContext, rollout: Rollout, server_id: UUID, n
     except Conflict:
         return
     await ctx.ports.doorbell.ring(operation.id, operation.queue)
+
+
+def _standing(rollout: Rollout) -> Wait:
+    return Wait(_STANDING_SECONDS, f"{rollout.state}: {rollout.reason or 'as asked'}")
+
+
+async def _migrate_the_rest(ctx: StepContext) -> Outcome:
+    """Work of an earlier step that came up in a later one; the step looks again afterwards."""
+    outcome = await _migrate(ctx, last_wave=None)
+    return outcome if isinstance(outcome, Wait) else Wait(0, "looking again")
+
+
+async def _go_over_again(ctx: StepContext) -> Outcome:
+    """Somebody resumed it while it came to its end."""
+    rest = await _migrate_the_rest(ctx)
+    if isinstance(rest, Wait) and rest.seconds > 0:
+        return rest
+    outcome = await verify_schemas(ctx)
+    return outcome if isinstance(outcome, Wait) else Wait(0, "looking again")
+
+
+async def _shut_migrators_out(ctx: StepContext, rollout: Rollout) -> None:
+    """No migrator that a killed worker left open stays open."""
+    async with ctx.catalog_read() as db:
+        held = await rollout_batches.idle_role_sets(db, rollout.id)
+    for server_id, keys in held.items():
+        async with ctx.admin(await ctx.server(server_id)) as admin:
+            left = await migrator_lease.open_ones(admin, [RoleSet(key) for key in keys])
+            await migrator_lease.close_migrators(admin, left)
+
+
+def _covers(survey: Operation, unverified: Sequence[UUID]) -> bool:
+    return {str(key) for key in unverified} <= set(survey.input["tenants"])
 
 
 async def _begin_survey(ctx: StepContext, rollout: Rollout, tenants: Sequence[UUID]) -> None:

@@ -20,6 +20,7 @@ _MINUTES = 30
 _UNTIL = "SELECT (clock_timestamp() + make_interval(mins => $1))::text"
 _OPEN = "ALTER ROLE {migrator} LOGIN PASSWORD {verifier} VALID UNTIL '%s';"
 _CLOSE = "ALTER ROLE {migrator} NOLOGIN PASSWORD NULL;"
+_OPEN_ONES = "SELECT rolname FROM pg_roles WHERE rolname = ANY ($1::text[]) AND rolcanlogin"
 _LACKING = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regrole(name) IS NULL"
 
 
@@ -48,6 +49,14 @@ async def close_migrators(connection: Connection, role_sets: Sequence[RoleSet]) 
             await connection.execute(
                 "".join(fill(_CLOSE, migrator=roles.migrator) for roles in role_sets)
             )
+
+
+async def open_ones(connection: Connection, role_sets: Sequence[RoleSet]) -> list[RoleSet]:
+    """Those whose migrator may log in."""
+    named = {roles.migrator: roles for roles in role_sets}
+    with translated():
+        rows = await connection.fetch(_OPEN_ONES, list(named))
+    return [named[row["rolname"]] for row in rows]
 
 
 async def lacking_roles(connection: Connection, role_sets: Sequence[RoleSet]) -> list[RoleSet]:

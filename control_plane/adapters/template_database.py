@@ -1,7 +1,7 @@
 """The closed database that tenants of one template version are cloned from."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -45,6 +45,11 @@ from control_plane.domain.errors import ObjectInUse, SchemaMismatch
 _CONNECT_TIMEOUT_SECONDS = 5
 _DRIVER = "postgresql+psycopg"
 
+_STRAYS = """
+SELECT datname, datconnlimit <> -2 AS valid FROM pg_database
+ WHERE datname ~ '^tpl_[0-9a-f]{16}$' AND datname <> ALL ($1::text[]) ORDER BY datname
+"""
+_NO_TEMPLATE = "ALTER DATABASE {name} IS_TEMPLATE false"
 _TEMPLATE_STATE = """
 SELECT datistemplate AND NOT datallowconn AS ready, datconnlimit <> -2 AS valid
   FROM pg_database WHERE datname = $1
@@ -135,6 +140,31 @@ async def build_template(
     finally:
         connection.terminate()
     return True
+
+
+async def drop_strays(
+    address: ServerAddress, known: Collection[str], system_identifier: int
+) -> int:
+    """Drop template databases that nobody knows: left half-built, of files that changed since.
+
+    Call it while no template is being built there. How many there were.
+
+    Raises:
+        TenantMismatch: this is not the server with ``system_identifier``.
+    """
+    connection = await connect(address, application_name="cp:strays")
+    try:
+        await require_server(connection, system_identifier)
+        with translated():
+            rows = await connection.fetch(_STRAYS, list(known))
+        for row in rows:
+            if row["valid"]:
+                with translated():
+                    await connection.execute(fill(_NO_TEMPLATE, name=row["datname"]))
+            await drop_database(connection, row["datname"], valid=row["valid"])
+    finally:
+        connection.terminate()
+    return len(rows)
 
 
 @contextmanager

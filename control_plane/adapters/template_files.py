@@ -90,6 +90,15 @@ class Templates:
             raise SchemaMismatch(found)
         return found
 
+    def fresh(self, name: str) -> Template:
+        """The template ``name`` as it is on disk now, whatever its files' times and sizes say.
+
+        Raises:
+            Invalid, SchemaMismatch: see ``current``.
+        """
+        self._known.pop(name, None)
+        return self.current(name)
+
 
 def _read(name: str, directory: Path) -> Template | str:
     """The template, or why it is none."""

@@ -93,6 +93,20 @@ async def servers_waiting(db: Connection, rollout_id: UUID, wave: int) -> dict[U
     return {row["server_id"]: row["running"] for row in rows}
 
 
+async def idle_role_sets(db: Connection, rollout_id: UUID) -> dict[UUID, list[UUID]]:
+    """By server: the role sets of the rollout's tenants on which no operation works."""
+    rows = await db.fetch(
+        """SELECT d.server_id, array_agg(d.role_set_id) AS keys FROM rollout_targets r
+           JOIN databases d ON d.tenant_id = r.tenant_id AND d.purpose = 'primary'
+           WHERE r.rollout_id = $1 AND NOT EXISTS (
+               SELECT FROM operations o WHERE o.tenant_id = r.tenant_id
+               AND o.state IN ('pending', 'running', 'waiting', 'cancelling'))
+           GROUP BY d.server_id""",
+        rollout_id,
+    )
+    return {row["server_id"]: row["keys"] for row in rows}
+
+
 async def begin(
     db: Connection, rollout_id: UUID, server_id: UUID, wave: int, operation_ids: Sequence[UUID]
 ) -> list[Begun]:

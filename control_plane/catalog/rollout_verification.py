@@ -12,10 +12,10 @@ _DONE = """
     FROM rollout_targets r
     JOIN databases d ON d.tenant_id = r.tenant_id AND d.purpose = 'primary'
     JOIN servers s ON s.id = d.server_id
-    JOIN golden_schemas g ON g.template = $2 AND g.content = $3 AND g.revision = $4
+    LEFT JOIN golden_schemas g ON g.template = $2 AND g.content = $3 AND g.revision = $4
          AND g.major = s.version_num / 10000
     WHERE r.rollout_id = $1 AND r.state = 'done' AND d.schema_revision = $4
-      AND d.schema_fingerprint IS DISTINCT FROM g.fingerprint
+      AND (d.schema_fingerprint = g.fingerprint) IS NOT TRUE
 """
 
 

@@ -193,6 +193,11 @@ async def of_operation(db: Connection, operation_id: UUID) -> Rollout:
     return _rollout(row)
 
 
+async def lock(db: Connection, rollout_id: UUID) -> None:
+    """Hold the rollout's row until the transaction ends."""
+    await db.execute("SELECT FROM rollouts WHERE id = $1 FOR UPDATE", rollout_id)
+
+
 async def state_of(db: Connection, rollout_id: UUID) -> RolloutState | None:
     """The rollout's state alone; its script may be large."""
     state: RolloutState | None = await db.fetchval(
@@ -302,7 +307,16 @@ async def end(db: Connection, rollout_id: UUID, state: RolloutState, reason: str
 
 
 async def try_failed_again(db: Connection, rollout_id: UUID) -> int:
-    """Failed tenants wait for another attempt; how many there are."""
+    """Failed tenants wait for another attempt, those that wait for a lock start their count anew.
+
+    How many have failed.
+    """
+    await db.execute(
+        """UPDATE steps s SET error_code = NULL, error_message = NULL FROM rollout_targets r
+           WHERE r.rollout_id = $1 AND r.state = 'running' AND s.operation_id = r.operation_id
+             AND s.state = 'running'""",
+        rollout_id,
+    )
     again: int = await db.fetchval(
         """WITH again AS (
                UPDATE rollout_targets SET state = 'waiting', finished_at = NULL

@@ -208,6 +208,12 @@ async def template_revision(db: Connection, server_id: UUID, fingerprint: str) -
     return revision
 
 
+async def template_contents(db: Connection, server_id: UUID) -> list[str]:
+    """The fingerprints of every template version that is ready on a server."""
+    rows = await db.fetch("SELECT fingerprint FROM templates WHERE server_id = $1", server_id)
+    return [row["fingerprint"] for row in rows]
+
+
 async def remove(db: Connection, server: Server) -> None:
     """Take an empty server out of the fleet.
 

@@ -10,10 +10,10 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.domain.names import RoleSet, show
+from control_plane.domain.names import TEMPLATE_PREFIX, RoleSet, show
 from control_plane.domain.tenants import LoginLimits, TenantState
 
-Repair = Literal["reset_login", "reclaim", "resume"]
+Repair = Literal["reset_login", "reclaim", "resume", "sweep_templates"]
 Purpose = Literal["preparing", "pooled", "primary", "condemned"]
 
 
@@ -203,6 +203,11 @@ def _unknown(
             yield Finding("I-13", server.name, message, f'DROP DATABASE "{name}"')
         elif name not in known and name not in templates:
             message = f"database {name} on {server.name} belongs to nobody in the catalog"
+            if name.startswith(TEMPLATE_PREFIX):
+                yield Finding(
+                    "I-3", server.name, message, "tenantry check --repair", "sweep_templates"
+                )
+                continue
             remedy = "find out whose it is; drop it by hand when it is nobody's"
             yield Finding("I-3", server.name, message, remedy)
     roles = {role for database in expected for role in RoleSet(database.role_set_id).every}

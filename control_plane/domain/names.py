@@ -26,6 +26,7 @@ SERVER_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$"
 RESERVED_SLUGS = frozenset({"pgbouncer", "postgres", "tenantry", "admin", "api", "console"})
 # Postgres keeps template0 and template1, and may add to them (S-12).
 RESERVED_PREFIX = "template"
+TEMPLATE_PREFIX = "tpl_"
 SESSION_SUFFIX = "_session"
 
 IdPrefix = Literal["tn", "op", "bk", "sv", "ro", "pl", "ky", "au", "db"]
@@ -98,7 +99,7 @@ def database_name(key: UUID) -> str:
 
 def template_name(fingerprint: str) -> str:
     """The closed template database of one template version; ``fingerprint`` is 16 hex digits."""
-    return f"tpl_{fingerprint}"
+    return f"{TEMPLATE_PREFIX}{fingerprint}"
 
 
 class RoleSet(msgspec.Struct, frozen=True):

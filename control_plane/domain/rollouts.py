@@ -212,11 +212,12 @@ def parse_selector(parts: Sequence[str]) -> Selector:
     lists: dict[str, list[str]] = {"tier": [], "server": [], "tenant": []}
     labels: dict[str, str] = {}
     for part in parts:
-        key, equals, value = part.partition("=")
-        if key.startswith("label.") and equals and value:
+        key, _, value = part.partition("=")
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        if key.startswith("label.") and value:
             labels[key.removeprefix("label.")] = value
-        elif key in lists and equals and value:
-            lists[key] += [word.strip() for word in value.split(",") if word.strip()]
+        elif key in lists and words:
+            lists[key] += words
         else:
             message = f"{part!r}: write tier=…, server=…, tenant=… or label.KEY=…"
             raise Invalid(f"select: {message}", [{"field": "select", "message": message}])

@@ -6,16 +6,18 @@ from uuid import UUID
 
 import structlog
 
-from control_plane.adapters import tenant_database, tenant_roles
+from control_plane.adapters import clock, tenant_database, tenant_roles
 from control_plane.adapters.migrator_lease import lacking_roles
 from control_plane.adapters.postgres_server import Connection, connect
-from control_plane.catalog import audit, databases, routes, servers, tenants
+from control_plane.catalog import audit, databases, operations, routes, servers, tenants
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.databases import Database
+from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection as CatalogConnection
 from control_plane.catalog.servers import Server
-from control_plane.domain.errors import OperationInProgress, TenantryError
+from control_plane.domain.errors import Conflict, OperationInProgress, TenantryError
 from control_plane.domain.invariants import Finding, findings
+from control_plane.domain.plans import PLANS
 from control_plane.domain.tenants import TIER_LIMITS, LoginLimits, Tenant
 from control_plane.services.addresses import server_address
 from control_plane.services.ports import Ports
@@ -67,6 +69,8 @@ async def _repair(ports: Ports, finding: Finding, actor: str) -> None:
         await _reset_logins(ports, finding.key)
     elif finding.repair == "reclaim" and finding.key is not None:
         await _reclaim(ports, finding.key, actor)
+    elif finding.repair == "sweep_templates":
+        await _sweep_templates(ports, finding.subject, actor)
     async with ports.catalog.connection() as db:
         facts: dict[str, object] = {"finding": finding.message, "repair": finding.repair}
         await audit.record_system(db, Entry("check.repair", finding.subject, facts=facts))
@@ -129,6 +133,23 @@ async def _reclaim(ports: Ports, database_id: UUID, actor: str) -> None:
             return
         with suppress(OperationInProgress):
             await condemn(db, database, actor)
+
+
+async def _sweep_templates(ports: Ports, server_name: str, actor: str) -> None:
+    """Enrol the server again: that builds what is lacking and drops what nobody knows."""
+    async with ports.catalog.transaction() as db:
+        server = await servers.find(db, server_name)
+        with suppress(Conflict):
+            await operations.insert(
+                db,
+                NewOperation(
+                    id=clock.new_id(),
+                    plan=PLANS["enrol"],
+                    subject=server.name,
+                    actor=actor,
+                    server_id=server.id,
+                ),
+            )
 
 
 async def _connect(ports: Ports, server: Server) -> Connection:

@@ -11,13 +11,13 @@ from control_plane.adapters import clock, revision_lint
 from control_plane.adapters.revision_lint import LintFinding
 from control_plane.adapters.revisions import Revision, compile_path
 from control_plane.adapters.template_files import Template
-from control_plane.catalog import audit, operations, rollouts
+from control_plane.catalog import audit, operations, rollouts, servers
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.rollouts import Target
 from control_plane.config import DEFAULT_TEMPLATE
-from control_plane.domain.errors import LintRefused, NotFound, WrongState
+from control_plane.domain.errors import Conflict, Invalid, LintRefused, NotFound, WrongState
 from control_plane.domain.names import parse, show
 from control_plane.domain.operations import Operation
 from control_plane.domain.plans import PLANS
@@ -34,7 +34,7 @@ from control_plane.domain.rollouts import (
     check_selector,
 )
 from control_plane.services.ports import Ports
-from control_plane.services.tenants import find_tenant, template_named
+from control_plane.services.tenants import find_tenant
 
 
 class NewRollout(msgspec.Struct, frozen=True):
@@ -90,10 +90,14 @@ async def compile_template(ports: Ports, template: str, revision: str | None) ->
     Raises:
         Invalid: there is no such template or revision.
         SchemaMismatch: the files are broken; the message names the file.
+        Conflict: the files were changed meanwhile.
     """
-    found = template_named(ports, template)
+    found = await asyncio.to_thread(ports.templates.fresh, template)
     path = await asyncio.to_thread(compile_path, found.directory, revision)
     findings = await asyncio.to_thread(revision_lint.lint, path)
+    after = await asyncio.to_thread(ports.templates.fresh, template)
+    if after.fingerprint != found.fingerprint:
+        raise Conflict(f"the files of template {template} are being changed; try again")
     return Compiled(found, path[-1].id, path, tuple(findings))
 
 
@@ -164,9 +168,11 @@ async def pause_rollout(db: Connection, caller: Caller, shown_id: str) -> Progre
     """Begin no further tenant until it is resumed; those in the works are finished.
 
     Raises:
-        NotFound, WrongState: see there.
+        NotFound: there is no such rollout.
+        WrongState: it does not run, or is being aborted.
     """
-    rollout = await find_rollout(db, shown_id)
+    rollout = await _hold(db, shown_id)
+    await _refuse_aborted(db, rollout)
     reason = f"paused by {caller.principal.name}"
     if not await rollouts.change_state(
         db, rollout.id, expected=("running",), wanted="paused", reason=reason
@@ -183,10 +189,11 @@ async def resume_rollout(
 
     Raises:
         NotFound: there is no such rollout.
-        WrongState: it is running, has succeeded, or was aborted.
+        WrongState: it is running, has succeeded, was aborted or is about to be.
         LintRefused: the files were changed into something dangerous.
     """
-    rollout = await find_rollout(db, shown_id)
+    rollout = await _hold(db, shown_id)
+    await _refuse_aborted(db, rollout)
     if rollout.state not in ("paused", "halted", "incomplete"):
         raise WrongState(f"rollout {shown_id} is {rollout.state}; there is nothing to resume")
     ids = {revision.id for revision in compiled.path}
@@ -209,7 +216,7 @@ async def abort_rollout(db: Connection, caller: Caller, shown_id: str) -> Operat
     Raises:
         NotFound, WrongState: see there.
     """
-    rollout = await find_rollout(db, shown_id)
+    rollout = await _hold(db, shown_id)
     if rollout.state == "incomplete":
         raise WrongState(f"rollout {shown_id} has ended; there is nothing to abort")
     operation = await operations.request_cancel(db, rollout.operation_id, PLANS["rollout"])
@@ -295,11 +302,24 @@ async def migrate_tenant(
     return operation
 
 
+async def _hold(db: Connection, shown_id: str) -> Rollout:
+    """The rollout, which nobody else changes until the transaction ends; always locked first."""
+    await rollouts.lock(db, (await find_rollout(db, shown_id)).id)
+    return await find_rollout(db, shown_id)
+
+
+async def _refuse_aborted(db: Connection, rollout: Rollout) -> None:
+    if (await operations.get(db, rollout.operation_id)).state == "cancelling":
+        shown = show("ro", rollout.id)
+        raise WrongState(f"rollout {shown} is being aborted; start another once it has ended")
+
+
 async def _choose(
     db: Connection, compiled: Compiled, wanted: NewRollout
 ) -> tuple[list[Candidate], list[Candidate]]:
     """Tenants to migrate, and those that fit and whose revision is not on the path."""
     selector = check_selector(wanted.selector)
+    await _require_servers(db, selector.servers)
     for slug in selector.tenants:
         await rollouts.require_tenant(db, slug, compiled.template.name)
     found = await rollouts.candidates(db, compiled.template.name, compiled.target, selector)
@@ -308,6 +328,13 @@ async def _choose(
         [candidate for candidate in found if candidate.revision in ids],
         [candidate for candidate in found if candidate.revision not in ids],
     )
+
+
+async def _require_servers(db: Connection, names: Sequence[str]) -> None:
+    unknown = sorted(set(names) - {server.name for server in await servers.every(db)})
+    if unknown:
+        message = f"there is no server {', '.join(unknown)}; see: tenantry servers list"
+        raise Invalid(f"select: {message}", [{"field": "select", "message": message}])
 
 
 def _pending(compiled: Compiled, chosen: Sequence[Candidate]) -> tuple[Revision, ...]:

@@ -20,6 +20,7 @@ from control_plane.domain.errors import (
     Invalid,
     NoCapacity,
     NotFound,
+    SchemaMismatch,
     SlugTaken,
     WrongState,
 )
@@ -55,7 +56,8 @@ async def create_tenant(
     A database of the pool is claimed when there is one; otherwise one will be created.
 
     Raises:
-        Invalid: the slug is malformed or reserved.
+        Invalid: the slug is malformed or reserved, or there is no such template.
+        Conflict: the template's files are broken at the moment.
         SlugTaken: a living tenant has it.
         NoCapacity: no server fits; the message says why for each.
     """
@@ -167,11 +169,15 @@ def template_named(ports: Ports, name: str) -> Template:
 
     Raises:
         Invalid: there is none of this name.
+        Conflict: its files are broken at the moment; the message names the file.
     """
     if name not in ports.templates.names:
         message = f"there is no template {name!r}; there are {', '.join(ports.templates.names)}"
         raise Invalid(f"template: {message}", [{"field": "template", "message": message}])
-    return ports.templates.current(name)
+    try:
+        return ports.templates.current(name)
+    except SchemaMismatch as error:
+        raise Conflict(error.message) from error
 
 
 async def _reserve(db: Connection, template: Template, wanted: NewTenant) -> Placement:

@@ -234,7 +234,18 @@ def test_a_selector_is_read_from_its_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["tier", "tier=", "=x", "teir=standard", "label.team", "label.team=", "team=north"]
+    "part",
+    [
+        "tier",
+        "tier=",
+        "tier=,",
+        "server= , ",
+        "=x",
+        "teir=standard",
+        "label.team",
+        "label.team=",
+        "team=north",
+    ],
 )
 def test_a_part_of_another_form_is_refused(part: str) -> None:
     with pytest.raises(Invalid, match="write tier=…") as refused:

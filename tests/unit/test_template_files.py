@@ -1,5 +1,6 @@
 """Templates read from their directories, again whenever a file changes."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -79,6 +80,19 @@ def test_a_revision_that_is_dropped_in_is_noticed(lab: Path) -> None:
     new.unlink()
     time.sleep(STALE_SECONDS)
     assert templates.current("lab") == before
+
+
+def test_a_fresh_look_reads_the_files_whatever_their_times_say(lab: Path) -> None:
+    templates = Templates({"lab": lab})
+    before = templates.current("lab")
+    revision = lab / "versions" / "0002_taken_index.py"
+    facts, text = revision.stat(), revision.read_text()
+    revision.write_text(text[:-1] + "#")
+    os.utime(revision, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert templates.current("lab") == before
+    after = templates.fresh("lab")
+    assert after.fingerprint == content_fingerprint(lab, "lab") != before.fingerprint
+    assert templates.current("lab") == after
 
 
 def test_a_directory_that_goes_away_is_not_remembered(lab: Path) -> None:

@@ -67,7 +67,7 @@ def register(
     """Give a Celery application its tasks: ``advance``, ``sweep`` and one per tick."""
     process: list[Process] = []
     # One line per sweep would bury the lines that matter; the engine logs what goes wrong.
-    for chatty in ("celery.worker.strategy", "celery.app.trace"):
+    for chatty in ("celery.worker.strategy", "celery.app.trace", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
     @signals.worker_process_init.connect(weak=False)

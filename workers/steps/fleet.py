@@ -13,6 +13,7 @@ from control_plane.catalog import audit, rollout_batches, rollouts, servers
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.rollout_batches import Begun, Ended
+from control_plane.domain.errors import SchemaMismatch
 from control_plane.domain.names import show
 from control_plane.domain.rollouts import Rollout, WaveCounts, halt_reason, seconds_left
 from workers.engine import failpoints
@@ -107,8 +108,6 @@ class Fleet:
 
     async def _begin_on(self, server_id: UUID, room: int) -> int:
         lane = self._lanes.get(server_id) or await self._open_lane(server_id)
-        if lane is None:
-            return 0
         batch, ended = await lane.begin(self._wave, room)
         if ended:
             await self._record(ended)
@@ -119,13 +118,16 @@ class Fleet:
             self._works[work] = server_id, one.operation_id
         return len(batch.begun)
 
-    async def _open_lane(self, server_id: UUID) -> Lane | None:
+    async def _open_lane(self, server_id: UUID) -> Lane:
         async with self._ctx.catalog_read() as db:
             server = await servers.get(db, server_id)
             reading = await migrating.golden(db, self._script, server)
             marks = await migrating.marks(db, self._script, server)
-        if reading is None:
-            return None
+        if reading is None or self._script.target not in marks:
+            raise SchemaMismatch(
+                f"what template {self._script.template} makes at {self._script.target} was not "
+                f"recorded on {server.name}; is it what its files say now?"
+            )
         golden = Golden(reading, marks)
         lane = Lane(self._ctx, self._rollout, self._script, server, golden)
         self._lanes[server_id] = lane

@@ -36,6 +36,9 @@ COLUMN = """op.execute("ALTER TABLE lab.sample ADD COLUMN drawn_at timestamptz")
     op.execute("GRANT SELECT ON lab.sample TO cp_template_app")"""
 RASH = """op.execute("ALTER TABLE lab.sample DROP COLUMN kind")
     op.execute("CREATE INDEX late ON lab.sample (id) WHERE now() > '2026-01-01'")"""
+RESTLESS = """from pathlib import Path
+    import time
+    Path(__file__).with_suffix(".sql").write_text(str(time.time_ns()))"""
 KEPT = 'lint_overrides = {"drop-column": "nobody has read it since May"}'
 
 
@@ -106,6 +109,7 @@ def settings(catalog_postgres: TenantServer, home: Path) -> Settings:
         "lab": new_template(home / "lab", BASE, INDEX, COLUMN),
         "rash": new_template(home / "rash", BASE, RASH),
         "broken": new_template(home / "broken", "raise RuntimeError('not finished')"),
+        "restless": new_template(home / "restless", RESTLESS),
     }
     return msgspec.structs.replace(made, templates=made.templates | classes)
 
@@ -307,7 +311,6 @@ async def test_a_halted_rollout_is_resumed_with_the_files_as_they_are_now(
     mended = INDEX.replace("IF NOT EXISTS kinds", "IF NOT EXISTS mended")
     try:
         write_revision(settings.templates["lab"], "0002", mended)
-        await asyncio.sleep(FRESH_SECONDS)
         answer = await operator.post(f"/v1/rollouts/{rollout}/resume")
     finally:
         (settings.templates["lab"] / "versions" / "0002.py").write_text(kept)
@@ -352,6 +355,35 @@ async def test_abort_asks_the_operation_to_stop(operator: httpx.AsyncClient) -> 
     assert (await show(operator, rollout))["reason"].startswith("aborted by ")
     events = (await operator.get("/v1/audit")).json()["items"]
     assert (events[0]["action"], events[0]["subject"]) == ("rollout.abort", rollout)
+
+
+async def test_a_rollout_that_is_being_aborted_neither_pauses_nor_goes_on(
+    operator: httpx.AsyncClient,
+) -> None:
+    rollout = await start(operator)
+    path = f"/v1/rollouts/{rollout}"
+    await operator.post(f"{path}/abort")
+    for verb in ("pause", "resume"):
+        refused = problem(await operator.post(f"{path}/{verb}"), 409, "wrong_state")
+        assert f"rollout {rollout} is being aborted" in refused["detail"]
+    found = await show(operator, rollout)
+    assert (found["state"], found["reason"].startswith("aborted by ")) == ("paused", True)
+
+
+async def test_a_broken_template_makes_no_tenant(
+    settings: Settings, operator: httpx.AsyncClient
+) -> None:
+    half = settings.templates["rash"] / "versions" / "0003.py"
+    half.write_text("revision = '0003'\ndown_revision =")
+    try:
+        await asyncio.sleep(FRESH_SECONDS)
+        wanted = {"slug": "rash-2", "name": "Rash", "template": "rash"}
+        answer = await operator.post("/v1/tenants", json=wanted)
+    finally:
+        half.unlink()
+    # It names a file of the template's author, which ``problem`` would take for one of ours.
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert "versions/0003.py line 2: SyntaxError" in answer.json()["detail"]
 
 
 async def test_one_rollout_of_a_template_at_a_time(operator: httpx.AsyncClient) -> None:
@@ -439,6 +471,13 @@ async def test_the_lint_refuses_with_every_finding(
         ({"template": "dental"}, 422, "invalid", "no template 'dental'"),
         ({"template": "lab", "revision": "0009"}, 422, "invalid", "no revision '0009'"),
         ({"template": "broken"}, 409, "conflict", "0001"),
+        ({"template": "restless"}, 409, "conflict", "template restless are being changed"),
+        (
+            {"template": "lab", "select": {"servers": ["pg-a", "pg-z"]}},
+            422,
+            "invalid",
+            "select: there is no server pg-z; see: tenantry servers list",
+        ),
         ({"template": "lab", "select": {"tenants": ["nobody"]}}, 404, "not_found", "'nobody'"),
         (
             {"template": "lab", "select": {"tenants": ["rash-1"]}},

@@ -43,10 +43,9 @@ async def test_enrolment_ends_with_a_server_that_takes_tenants(
         ("activate_server", "done"),
     ]
     assert [s.state for s in await list_servers(db)] == ["active"]
-    revision = await servers.template_revision(
-        db, recorded.id, ports.templates.current(DEFAULT_TEMPLATE).fingerprint
-    )
-    assert revision == ports.templates.current(DEFAULT_TEMPLATE).revision
+    template = ports.templates.current(DEFAULT_TEMPLATE)
+    revision = await servers.template_revision(db, recorded.id, template.fingerprint)
+    assert revision == template.revision
     event = (await audit.page(db, before=None, limit=1))[0]
     assert (event.actor, event.action, event.subject) == ("olga", "server.add", "pg-a")
     assert server.password.reveal() not in str(event)

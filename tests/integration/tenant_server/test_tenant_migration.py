@@ -14,6 +14,7 @@ from control_plane.adapters.tenant_migration import Patience, Sessions
 from control_plane.domain.errors import LockTimeout, RevisionFailed, SchemaMismatch, ServerRefused
 from tests.integration.tenant_server.clinic import REVISION, Clinic, Place, provision, sqlstate
 
+RECORD = "UPDATE public.alembic_version SET version_num = 'next'"
 PATIENCE = Patience(lock=0.5, statement=10.0)
 
 
@@ -25,15 +26,21 @@ async def clinic(place: Place) -> Clinic:
 
 def revision(*statements: str, outside: bool = False, privileged: bool = False) -> Revision:
     """A revision ``next`` after the clinic's head."""
-    record = (
-        f"UPDATE public.alembic_version SET version_num='next' WHERE version_num = '{REVISION}'"
+    segments: tuple[Segment, ...] = (Segment((*statements, RECORD), transactional=True),)
+    if outside:
+        segments = (
+            Segment(statements, transactional=False),
+            Segment((RECORD,), transactional=True),
+        )
+    return Revision(
+        id="next",
+        down=REVISION,
+        title="A test",
+        privileged=privileged,
+        runs_python=False,
+        segments=segments,
+        overrides={},
     )
-    segments = (
-        (Segment(statements, False), Segment((record,), True))
-        if outside
-        else (Segment((*statements, record), True),)
-    )
-    return Revision("next", REVISION, "A test", privileged, False, segments, {})
 
 
 @asynccontextmanager
@@ -71,7 +78,8 @@ async def test_a_revision_is_applied_once_however_often_it_is_asked_for(clinic: 
             await tenant_migration.apply(sessions, wanted, PATIENCE)
         assert await tenant_migration.read_revision(sessions.owner) == "next"
         owner = await sessions.owner.fetchval(
-            "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'providers.provider'::regclass"
+            """SELECT pg_get_userbyid(relowner) FROM pg_class
+               WHERE oid = 'providers.provider'::regclass"""
         )
         assert owner == clinic.roles.owner
 
@@ -135,7 +143,8 @@ async def test_an_index_left_invalid_is_dropped_and_made_again(clinic: Clinic) -
     async with migrating(clinic) as sessions, clinic.inside() as admin:
         await admin.execute(statement)
         await admin.execute(
-            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'providers.by_room'::regclass"
+            """UPDATE pg_index SET indisvalid = false
+               WHERE indexrelid = 'providers.by_room'::regclass"""
         )
         for _ in range(2):
             await tenant_migration.apply(sessions, wanted, PATIENCE)
@@ -178,7 +187,7 @@ async def test_a_trap_set_by_the_tenant_never_runs_as_more_than_the_owner(clinic
     """S-08: an event of the migration calls a function that tries to be the administrator."""
     async with clinic.inside() as admin:
         await admin.execute(
-            f"""CREATE TABLE public.trap (who text, privileged boolean);
+            """CREATE TABLE public.trap (who text, privileged boolean);
                 CREATE FUNCTION public.spring() RETURNS trigger LANGUAGE plpgsql AS $$
                 BEGIN
                     SET ROLE none; RESET SESSION AUTHORIZATION;
@@ -189,7 +198,10 @@ async def test_a_trap_set_by_the_tenant_never_runs_as_more_than_the_owner(clinic
                 CREATE TABLE public.bait (id int);
                 CREATE TRIGGER spring AFTER INSERT ON public.bait
                     FOR EACH ROW EXECUTE FUNCTION public.spring();
-                GRANT INSERT ON public.trap TO {clinic.roles.migrator};
+            """
+        )
+        await admin.execute(
+            f"""GRANT INSERT ON public.trap TO {clinic.roles.migrator};
                 GRANT USAGE ON SCHEMA public TO {clinic.roles.migrator};
                 ALTER TABLE public.bait OWNER TO {clinic.roles.owner};
                 ALTER TABLE public.trap OWNER TO {clinic.roles.owner};"""
