@@ -95,7 +95,7 @@ async def conclude(ctx: StepContext) -> Outcome:
     """Every tenant is at the revision; otherwise the rollout says how many are not, and why."""
     rollout = await _rollout(ctx)
     if rollout.state == "succeeded":
-        return Done(f"every tenant at {rollout.to_revision}")
+        return Done(f"all at {rollout.to_revision}")
     if rollout.state != "running":
         return _standing(rollout)
     await _shut_migrators_out(ctx, rollout)
@@ -116,7 +116,7 @@ async def conclude(ctx: StepContext) -> Outcome:
             f"{failed} of {done + failed} tenants could not be migrated; look at: tenantry rollout "
             f"show {shown} --failed, and once it is mended: tenantry rollout resume {shown}"
         )
-    return await _go_over_again(ctx) if again else Done(f"{done} tenants at {rollout.to_revision}")
+    return await _go_over_again(ctx) if again else Done(f"{done} at {rollout.to_revision}")
 
 
 async def abandon(ctx: StepContext, db: Connection) -> None:
@@ -143,7 +143,7 @@ async def _migrate(ctx: StepContext, last_wave: int | None) -> Outcome:
         return _standing(rollout)
     if all(counts.over for counts in waves):
         done = sum(counts.done for counts in waves)
-        return Done(f"{done} tenants") if done else Skip("no tenant needs it")
+        return Done(f"{done} migrated") if done else Skip("no tenant needs it")
     return await _not_yet(ctx, next(counts for counts in waves if not counts.over))
 
 

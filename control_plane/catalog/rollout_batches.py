@@ -15,7 +15,7 @@ from control_plane.catalog.pool import Connection
 from control_plane.domain.names import RoleSet
 from control_plane.domain.plans import PLANS
 
-Ending = Literal["done", "failed", "later"]
+Ending = Literal["done", "failed", "later", "back"]
 
 
 class Begun(msgspec.Struct, frozen=True):

@@ -18,6 +18,8 @@ from deploy.local.problem import StackError, one_line
 from deploy.local.stack import Stack, quiet
 
 INTERRUPTED = 130
+# Of what a person may have set, what shapes the local stack.
+_HANDED_ON = ("TENANTRY_TEMPLATE_DIR", "TENANTRY_TEMPLATES")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +114,8 @@ def _home() -> Path:
 
 
 def _options() -> StackOptions:
-    return StackOptions(home=_home())
+    given = {name: os.environ[name] for name in _HANDED_ON if os.environ.get(name)}
+    return StackOptions(home=_home(), environment=given)
 
 
 def _print_json(value: dict[str, Any]) -> None:

@@ -135,6 +135,8 @@ class Fleet:
 
     async def _work(self, lane: Lane, batch: Batch, one: Begun) -> tuple[Lane, Batch, Begun, Ended]:
         async with lane.slots, self._slots:
+            if not self._may_begin:  # halted or paused while it waited for its turn
+                return lane, batch, one, Ended(one.operation_id, "back")
             ended = await lane.migrate(batch, one, thorough=self._wave == 0)
         return lane, batch, one, ended
 

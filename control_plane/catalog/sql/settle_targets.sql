@@ -1,5 +1,6 @@
--- How the migrations of a batch ended: done, failed at a step, or to be tried again later.
--- $1 rollout operation, $2 operations, $3 outcomes (done, failed, later), $4 positions, $5 codes,
+-- How the migrations of a batch ended: done, failed at a step, to be tried again later by the
+-- engine, or put back, untouched, to wait in their wave.
+-- $1 rollout operation, $2 operations, $3 outcomes (done, failed, later, back), $4 positions, $5 codes,
 -- $6 messages, $7 revision reached, $8 fingerprints, $9 seconds until later
 WITH told AS (
     SELECT * FROM unnest($2::uuid[], $3::text[], $4::int[], $5::text[], $6::text[], $8::text[])
@@ -7,7 +8,7 @@ WITH told AS (
 ), held AS (
     UPDATE operations o
     SET state = CASE told.outcome WHEN 'done' THEN 'succeeded' WHEN 'failed' THEN 'failed'
-                                  ELSE 'waiting' END,
+                                  WHEN 'back' THEN 'cancelled' ELSE 'waiting' END,
         finished_at = CASE WHEN told.outcome <> 'later' THEN clock_timestamp() END,
         lease_owner = NULL, lease_until = NULL,
         due_at = clock_timestamp() + make_interval(secs => $9),
@@ -20,7 +21,8 @@ WITH told AS (
               told.fingerprint
 ), stepped AS (
     UPDATE steps s
-    SET state = CASE WHEN h.outcome = 'done' OR s.position < h.position THEN 'done'
+    SET state = CASE WHEN h.outcome = 'back' AND s.position > 0 THEN 'skipped'
+                     WHEN h.outcome = 'done' OR s.position < h.position THEN 'done'
                      WHEN h.outcome = 'failed' THEN 'failed' ELSE 'running' END,
         attempts = greatest(s.attempts, 1),
         started_at = coalesce(s.started_at, clock_timestamp()),
@@ -31,7 +33,8 @@ WITH told AS (
         error_code = CASE WHEN s.position = h.position THEN h.code END,
         error_message = CASE WHEN s.position = h.position THEN h.message END
     FROM held h
-    WHERE s.operation_id = h.id AND (h.outcome = 'done' OR s.position <= h.position)
+    WHERE s.operation_id = h.id
+      AND (h.outcome IN ('done', 'back') OR s.position <= h.position)
 ), reached AS (
     UPDATE databases d
     SET schema_revision = $7, schema_fingerprint = h.fingerprint,
@@ -39,10 +42,16 @@ WITH told AS (
         unfinished_revision = NULL
     FROM held h
     WHERE h.outcome = 'done' AND d.tenant_id = h.tenant_id AND d.purpose = 'primary'
+), untouched AS (
+    UPDATE databases d SET unfinished_revision = NULL FROM held h
+    WHERE h.outcome = 'back' AND d.tenant_id = h.tenant_id AND d.purpose = 'primary'
 ), counted AS (
     UPDATE rollout_targets r
-    SET state = CASE h.outcome WHEN 'done' THEN 'done' ELSE 'failed' END,
-        finished_at = clock_timestamp(), error_code = h.code, error_message = h.message
+    SET state = CASE h.outcome WHEN 'done' THEN 'done' WHEN 'back' THEN 'waiting'
+                               ELSE 'failed' END,
+        finished_at = CASE WHEN h.outcome <> 'back' THEN clock_timestamp() END,
+        attempts = r.attempts - CASE h.outcome WHEN 'back' THEN 1 ELSE 0 END,
+        error_code = h.code, error_message = h.message
     FROM held h
     WHERE h.outcome <> 'later' AND r.operation_id = h.id AND r.state = 'running'
 ), rung AS (

@@ -13,7 +13,7 @@ import pytest
 from control_plane.adapters.postgres_server import Connection
 from control_plane.adapters.revisions import Revision, bind_roles, compile_path
 from control_plane.adapters.schema_fingerprint import read_fingerprint, role_names
-from control_plane.adapters.template_database import BuiltSchema, build_template
+from control_plane.adapters.template_database import BuiltSchema, build_template, drop_strays
 from control_plane.adapters.template_files import Template, Templates
 from control_plane.adapters.tenant_database import create_tenant_database, write_identity
 from control_plane.adapters.tenant_roles import ensure_role_set
@@ -59,6 +59,12 @@ class Recorder:
 async def drop_template(administrator: Connection, name: str) -> None:
     await administrator.execute(f"ALTER DATABASE {name} IS_TEMPLATE false")
     await administrator.execute(f"DROP DATABASE {name}")
+
+
+async def drop_half_built(place: Place) -> None:
+    """Its owner holds CREATE on it until it is closed."""
+    known = [place.template]
+    assert await drop_strays(place.server.address(), known, place.system_identifier) == 1
 
 
 def clinic_template() -> Template:
@@ -267,6 +273,7 @@ async def test_a_revision_that_fails_is_named(
         await build_template(
             place.server.address(), name, template, place.system_identifier, unrecorded
         )
+    await drop_half_built(place)
 
 
 async def test_an_environment_that_goes_elsewhere_is_noticed(place: Place, tmp_path: Path) -> None:
@@ -278,6 +285,7 @@ async def test_an_environment_that_goes_elsewhere_is_noticed(place: Place, tmp_p
         await build_template(
             place.server.address(), name, template, place.system_identifier, unrecorded
         )
+    await drop_half_built(place)
 
 
 async def test_a_privileged_revision_runs_as_the_administrator(
