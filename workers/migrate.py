@@ -128,25 +128,35 @@ async def _apply(
     )
     try:
         current = await tenant_migration.read_revision(owner)
-        async with ctx.catalog_read() as db:
-            marks = await migrating.marks(db, script, server)
         sessions = Sessions(owner, lambda: ctx.inside(server, database.name), database.roles)
-        applied = []
-        for revision in tenant_migration.remaining(script.path, current):
-            if not revision.transactional:
-                async with ctx.catalog_write() as db:
-                    await databases.begin_outside(db, database.id, revision.id)
+        ahead = tenant_migration.remaining(script.path, current)
+        for revision in ahead:
             if revision.runs_python:
                 await _run_python(ctx, script, database, server, password, revision)
             else:
-                mark = marks.get(revision.id)
-                await tenant_migration.apply(sessions, revision, script.patience, mark)
+                await _run_compiled(ctx, script, database, server, sessions, revision)
             async with ctx.catalog_write() as db:
                 await databases.record_schema(db, database.id, revision.id)
-            applied.append(revision.id)
     finally:
         owner.terminate()
-    return Done(f"applied {', '.join(applied)}") if applied else Skip(f"at {current} already")
+    done = ", ".join(revision.id for revision in ahead)
+    return Done(f"applied {done}") if done else Skip(f"at {current} already")
+
+
+async def _run_compiled(
+    ctx: StepContext,
+    script: Script,
+    database: Database,
+    server: Server,
+    sessions: Sessions,
+    revision: Revision,
+) -> None:
+    async with ctx.catalog_write() as db:
+        marks = await migrating.marks(db, script, server)
+        if not revision.transactional:
+            await databases.begin_outside(db, database.id, revision.id)
+    mark = marks.get(revision.id)
+    await tenant_migration.apply(sessions, revision, script.patience, mark)
 
 
 async def _run_python(
