@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,6 +74,11 @@ class Cli:
             },
         )
         return CliResult(ended.returncode, ended.stdout, ended.stderr)
+
+
+def pytest_configure() -> None:
+    """A run in the background of a shell is born ignoring SIGINT; what it starts must not be."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
