@@ -12,16 +12,15 @@ import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from control_plane.adapters import clock
 from control_plane.adapters.kms import Keyring
-from control_plane.catalog import audit, tenant_keys
+from control_plane.catalog import tenant_keys
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.tenant_keys import KeyState, TenantKey
 from control_plane.config import Secret
-from control_plane.domain.errors import CatalogUnavailable, Invalid, WrongState
-from control_plane.domain.names import encode
+from control_plane.domain.errors import WrongState
 from control_plane.services.ports import Ports
+from control_plane.services.showing import new_lease_id, record_showing, require_reason
 from control_plane.services.tenants import find_tenant
 
 _PURPOSE = "field"
@@ -62,22 +61,16 @@ async def reveal_field_keys(
         CatalogUnavailable: the showing could not be recorded.
         NotFound, KeyUnavailable: see ``find_tenant`` and ``Keyring.open``.
     """
-    if "breakglass" in caller.principal.roles and not reason:
-        message = "a break-glass key says why it looks"
-        raise Invalid(message, [{"field": "reason", "message": message}])
+    require_reason(caller, reason)
     tenant = await find_tenant(db, caller, slug_or_id)
     if tenant.state != "active":
         raise WrongState(f"{tenant.slug} is {tenant.state}; only an active tenant shows its keys")
     held = await _ensure_keys(db, ports.keyring, tenant.id)
     keys = [FieldKey(key.version, _application_key(ports.keyring, key), key.state) for key in held]
-    lease_id = f"ls_{encode(clock.new_id())}"
+    lease_id = new_lease_id()
     facts: dict[str, object] = {"lease_id": lease_id, "versions": [key.version for key in keys]}
     entry = Entry("field_keys.reveal", tenant.slug, tenant_id=tenant.id, reason=reason, facts=facts)
-    try:
-        await audit.record(db, caller, entry)
-    except Exception as error:
-        message = "the audit log cannot be written, and nothing is shown without it; try again"
-        raise CatalogUnavailable(message) from error
+    await record_showing(db, caller, entry)
     return FieldKeys(lease_id, tenant.id, keys)
 
 

@@ -2,14 +2,11 @@
 
 import msgspec
 
-from control_plane.adapters import clock
-from control_plane.catalog import audit
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.pool import Connection
-from control_plane.domain.errors import CatalogUnavailable, Invalid
-from control_plane.domain.names import encode
 from control_plane.router.issue_dsn import Dsn, PoolMode, issue_dsn
 from control_plane.services.ports import Ports
+from control_plane.services.showing import new_lease_id, record_showing, require_reason
 from control_plane.services.tenants import find_tenant
 
 
@@ -36,17 +33,11 @@ async def reveal_dsn(
         CatalogUnavailable: the showing could not be recorded (S-25).
         NotFound, WrongState, KeyUnavailable: see ``issue_dsn``.
     """
-    if "breakglass" in caller.principal.roles and not reason:
-        message = "a break-glass key says why it looks"
-        raise Invalid(message, [{"field": "reason", "message": message}])
+    require_reason(caller, reason)
     tenant = await find_tenant(db, caller, slug_or_id)
     dsn = await issue_dsn(db, ports.keyring, tenant, pool)
-    lease_id = f"ls_{encode(clock.new_id())}"
+    lease_id = new_lease_id()
     facts: dict[str, object] = {"lease_id": lease_id, "login": dsn.login, "pool": pool}
     entry = Entry("dsn.reveal", tenant.slug, tenant_id=tenant.id, reason=reason, facts=facts)
-    try:
-        await audit.record(db, caller, entry)
-    except Exception as error:
-        message = "the audit log cannot be written, and nothing is shown without it; try again"
-        raise CatalogUnavailable(message) from error
+    await record_showing(db, caller, entry)
     return Revealed(lease_id, dsn)

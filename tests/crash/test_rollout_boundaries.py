@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from control_plane.domain.plans import PLANS
 from deploy.local.stack import Stack
 from tests.crash.test_step_boundaries import (
     ACTIONS,
@@ -79,7 +78,3 @@ async def test_rollout_and_its_survey(lab: Laboratory, action: str) -> None:
     await until_all_were_hit(armed)
     assert await lab.revisions(slugs) == {wanted}
     await lab.driver.assert_clean()
-
-
-def test_every_verb_of_this_page_is_in_the_plans() -> None:
-    assert {"migrate", "rollout", "survey"} <= set(PLANS)

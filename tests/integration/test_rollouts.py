@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -296,5 +295,24 @@ async def test_a_new_file_in_the_template_needs_no_restart(lab: Laboratory) -> N
             await asyncio.sleep(0.5)
 
 
-def test_every_template_of_the_tests_is_there(lab: Laboratory) -> None:
-    assert Path(lab.directory / "alembic.ini").exists()
+async def test_a_canary_with_other_privileges_halts_and_the_catalog_knows_its_revision(
+    lab: Laboratory,
+) -> None:
+    """The mark does not cover privileges: the canary is found after its commit."""
+    slugs = await lab.tenants(2, "granted")
+    for slug in slugs:
+        async with lab.inside(slug) as connection:
+            await connection.execute("GRANT SELECT ON lab.sample TO PUBLIC")
+    wanted = lab.add_column()
+    begun = await lab.begin("granted", canary=1)
+    halted = await lab.until(begun, "halted", seconds=30)
+    assert "the canary" in halted["reason"]
+    (target,) = (await lab.targets(begun, state="failed")).values()
+    assert target["error"]["code"] == "schema_mismatch"
+    assert await lab.revisions([target["tenant"]]) == {wanted}
+    for slug in slugs:
+        async with lab.inside(slug) as connection:
+            await connection.execute("REVOKE SELECT ON lab.sample FROM PUBLIC")
+    await lab.driver.call("POST", f"/v1/rollouts/{begun['subject']}/resume")
+    assert (await lab.finish(begun))["state"] == "succeeded"
+    assert await lab.revisions(slugs) == {wanted}

@@ -41,7 +41,9 @@ WITH told AS (
         schema_read_at = CASE WHEN h.fingerprint IS NOT NULL THEN clock_timestamp() END,
         unfinished_revision = NULL
     FROM held h
-    WHERE h.outcome = 'done' AND d.tenant_id = h.tenant_id AND d.purpose = 'primary'
+    -- What failed to be verified has the revision all the same.
+    WHERE (h.outcome = 'done' OR h.outcome = 'failed' AND h.position > 1)
+      AND d.tenant_id = h.tenant_id AND d.purpose = 'primary'
 ), untouched AS (
     UPDATE databases d SET unfinished_revision = NULL FROM held h
     WHERE h.outcome = 'back' AND d.tenant_id = h.tenant_id AND d.purpose = 'primary'
