@@ -55,6 +55,29 @@ class PoolerSettings(msgspec.Struct, frozen=True):
     console_password: Secret
 
 
+class BackupSettings(msgspec.Struct, frozen=True):
+    """Where backups go and how many run at once.
+
+    ``store`` and ``keystore`` are ``s3://bucket/prefix`` or ``file:///directory``; the keystore is
+    the store itself, under another prefix, unless it is named. ``kms`` is ``local`` or
+    ``aws-kms:<key id>``.
+    """
+
+    store: str | None = None
+    keystore: str | None = None
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_credentials: Secret | None = None
+    kms: str = "local"
+    kms_endpoint: str | None = None
+    spool: Path = Path("/var/lib/tenantry/spool")
+    postgres_programs: tuple[Path, ...] = ()
+    at_once: int = 4
+    per_server: int = 2
+    undo_days: float = 7.0
+    delete_grace_days: float = 30.0
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Everything a process of the control plane may be told from outside."""
 
@@ -71,6 +94,7 @@ class Settings(msgspec.Struct, frozen=True):
     rate_limit_per_minute: int = 6000
     upkeep_minutes: float = 15.0
     engine: EngineSettings = EngineSettings()
+    backup: BackupSettings = BackupSettings()
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -99,6 +123,7 @@ class Settings(msgspec.Struct, frozen=True):
                 retry_cap_seconds=_number("TENANTRY_RETRY_CAP_SECONDS", 30),
                 failpoint_dir=_optional_path("TENANTRY_FAILPOINT_DIR"),
             ),
+            backup=_backup(home),
         )
 
 
@@ -154,6 +179,32 @@ def child_environment(**values: str) -> dict[str, str]:
     """The environment for a program we start: ours without ``TENANTRY_*``, plus ``values``."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TENANTRY_")}
     return kept | values
+
+
+def _backup(home: Path) -> BackupSettings:
+    store = os.environ.get("TENANTRY_BACKUP_STORE") or None
+    kms = _text("TENANTRY_KMS", "local")
+    if kms != "local" and not re.fullmatch(r"aws-kms:\S+", kms):
+        raise SettingsError(f"TENANTRY_KMS={kms!r} is neither local nor aws-kms:<key id>")
+    return BackupSettings(
+        store=store,
+        keystore=os.environ.get("TENANTRY_KEYSTORE") or store,
+        s3_endpoint=os.environ.get("TENANTRY_S3_ENDPOINT") or None,
+        s3_region=_text("TENANTRY_S3_REGION", "us-east-1"),
+        s3_credentials=_secret("TENANTRY_S3_CREDENTIALS_FILE"),
+        kms=kms,
+        kms_endpoint=os.environ.get("TENANTRY_KMS_ENDPOINT") or None,
+        spool=Path(_text("TENANTRY_SPOOL_DIR", str(home / "spool"))),
+        postgres_programs=_paths("TENANTRY_POSTGRES_PROGRAMS"),
+        at_once=int(_number("TENANTRY_BACKUPS_AT_ONCE", 4)),
+        per_server=int(_number("TENANTRY_BACKUPS_PER_SERVER", 2)),
+        undo_days=_number("TENANTRY_UNDO_DAYS", 7),
+        delete_grace_days=_number("TENANTRY_DELETE_GRACE_DAYS", 30),
+    )
+
+
+def _paths(name: str) -> tuple[Path, ...]:
+    return tuple(Path(part) for part in os.environ.get(name, "").split(":") if part)
 
 
 def _text(name: str, default: str) -> str:

@@ -10,7 +10,7 @@ from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import NotFound
 from control_plane.domain.names import RoleSet, Slot
 
-Purpose = Literal["preparing", "pooled", "primary", "condemned"]
+Purpose = Literal["preparing", "pooled", "primary", "scratch", "previous", "condemned"]
 CredentialState = Literal["next", "active", "retiring", "revoked"]
 
 
@@ -28,6 +28,9 @@ class Database(msgspec.Struct, frozen=True):
     generation: int
     purpose: Purpose
     created_at: dt.datetime
+    backup_id: UUID | None = None
+    kept_until: dt.datetime | None = None
+    holds_place: bool = False
 
     @property
     def roles(self) -> RoleSet:
@@ -62,8 +65,9 @@ async def insert(db: Connection, database: Database) -> None:
     """Record a database that some operation will create."""
     await db.execute(
         """INSERT INTO databases (id, role_set_id, tenant_id, server_id, name, template,
-                                  template_fingerprint, generation, purpose)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)""",
+                                  template_fingerprint, generation, purpose, backup_id,
+                                  holds_place)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""",
         database.id,
         database.role_set_id,
         database.tenant_id,
@@ -73,6 +77,8 @@ async def insert(db: Connection, database: Database) -> None:
         database.template_fingerprint,
         database.generation,
         database.purpose,
+        database.backup_id,
+        database.holds_place,
     )
 
 
@@ -171,15 +177,24 @@ async def offer(db: Connection, database_id: UUID) -> None:
 
 async def condemn(db: Connection, database_id: UUID) -> None:
     """Nobody uses this database any more; a reclaim operation will drop it."""
-    await db.execute("UPDATE databases SET purpose = 'condemned' WHERE id = $1", database_id)
+    await db.execute(
+        """UPDATE databases SET purpose = 'condemned', kept_until = NULL, holds_place = false
+           WHERE id = $1""",
+        database_id,
+    )
 
 
 async def forget(db: Connection, database: Database) -> None:
-    """The database and its roles are gone from the server."""
+    """The database and its roles are gone from the server.
+
+    A tenant without a database (archived, or being deleted) keeps its credentials.
+    """
     await db.execute("DELETE FROM databases WHERE id = $1", database.id)
     await db.execute(
         """DELETE FROM credentials c WHERE role_set_id = $1
-           AND NOT EXISTS (SELECT FROM databases d WHERE d.role_set_id = c.role_set_id)""",
+           AND NOT EXISTS (SELECT FROM databases d WHERE d.role_set_id = c.role_set_id)
+           AND NOT EXISTS (SELECT FROM tenants t
+                           WHERE t.id = c.role_set_id AND t.state <> 'deleted')""",
         database.role_set_id,
     )
     await db.execute(

@@ -199,6 +199,55 @@ class KeyUnavailable(TenantryError):
     code = "key_unavailable"
 
 
+class StoreUnavailable(TenantryError):
+    """The object store does not answer, is busy, or cut a transfer short."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class StoreRefused(TenantryError):
+    """The object store answered and refused us: wrong key, no such bucket, clock skew."""
+
+    code = "store_refused"
+
+
+class ObjectMissing(TenantryError):
+    """An object that must be in the store is not there."""
+
+    code = "object_missing"
+
+
+class BackupCorrupt(TenantryError):
+    """A backup is damaged, cut short, or not the one it should be; no byte of it was restored."""
+
+    code = "backup_corrupt"
+
+
+class DumpFailed(TenantryError):
+    """``pg_dump`` or ``pg_restore`` ended with an error; the message carries its last words."""
+
+    code = "dump_failed"
+
+
+class ContentMismatch(TenantryError):
+    """A restored database does not hold what the backup's manifest says."""
+
+    code = "content_mismatch"
+
+
+class ServerUnsuitable(TenantryError):
+    """A backup cannot be restored on this server; the message lists every reason."""
+
+    code = "server_unsuitable"
+
+
+class LegalHold(Conflict):
+    """The tenant is under legal hold: nothing of it may be destroyed."""
+
+    code = "legal_hold"
+
+
 class InternalError(TenantryError):
     """A bug of ours; the details are in the log under the operation or correlation id."""
 

@@ -14,7 +14,7 @@ from control_plane.domain.names import TEMPLATE_PREFIX, RoleSet, show
 from control_plane.domain.tenants import LoginLimits, TenantState
 
 Repair = Literal["reset_login", "reclaim", "resume", "sweep_templates"]
-Purpose = Literal["preparing", "pooled", "primary", "condemned"]
+Purpose = Literal["preparing", "pooled", "primary", "scratch", "previous", "condemned"]
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -163,7 +163,7 @@ def _missing(server: FoundServer, expected: Iterable[ExpectedDatabase]) -> Itera
     for database in expected:
         if database.busy:
             continue
-        if database.purpose in ("preparing", "condemned"):
+        if database.purpose in ("preparing", "scratch", "condemned"):
             message = f"database {database.name} is {database.purpose} and nobody works on it"
             yield Finding(
                 "I-3", database.subject, message, "tenantry check --repair", "reclaim", database.id

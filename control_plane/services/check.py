@@ -129,7 +129,7 @@ async def _converge(
 async def _reclaim(ports: Ports, database_id: UUID, actor: str) -> None:
     async with ports.catalog.transaction() as db:
         database = await databases.find(db, database_id)
-        if database is None or database.purpose not in ("preparing", "condemned"):
+        if database is None or database.purpose not in ("preparing", "scratch", "condemned"):
             return
         with suppress(OperationInProgress):
             await condemn(db, database, actor)

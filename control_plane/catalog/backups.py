@@ -1,0 +1,237 @@
+"""Backups and the ledger of drills in the catalog."""
+
+import datetime as dt
+from uuid import UUID
+
+import msgspec
+
+from control_plane.catalog.pool import Connection
+from control_plane.domain.backups import BackupCause, BackupState, DrillCause
+from control_plane.domain.errors import NotFound
+from control_plane.domain.names import parse, show
+
+
+class Backup(msgspec.Struct, frozen=True):
+    """One backup as recorded; what describes its object is there from ``complete`` on."""
+
+    id: UUID
+    tenant_id: UUID
+    operation_id: UUID | None
+    server_id: UUID
+    cause: BackupCause
+    slot_at: dt.datetime | None
+    state: BackupState
+    key_version: int | None
+    object_key: str | None
+    manifest_key: str | None
+    stored_bytes: int | None
+    plain_bytes: int | None
+    sha256: bytes | None
+    tables: int | None
+    rows: int | None
+    template: str | None
+    schema_revision: str | None
+    server_version: int | None
+    snapshot_at: dt.datetime | None
+    created_at: dt.datetime
+    finished_at: dt.datetime | None
+    pinned: bool
+    verified_at: dt.datetime | None
+    problem: str | None
+
+
+class NewBackup(msgspec.Struct, frozen=True):
+    """A backup about to be made."""
+
+    id: UUID
+    tenant_id: UUID
+    operation_id: UUID
+    server_id: UUID
+    cause: BackupCause
+    slot_at: dt.datetime | None = None
+    pinned: bool = False
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What is in the store once a backup is complete."""
+
+    key_version: int
+    object_key: str
+    manifest_key: str
+    stored_bytes: int
+    plain_bytes: int
+    sha256: bytes
+    tables: int
+    rows: int
+    template: str
+    schema_revision: str
+    server_version: int
+    snapshot_at: dt.datetime
+
+
+class Drill(msgspec.Struct, frozen=True):
+    """One line of the ledger: a backup was restored and compared."""
+
+    id: UUID
+    backup_id: UUID
+    tenant_id: UUID
+    operation_id: UUID | None
+    server_id: UUID
+    cause: DrillCause
+    state: str
+    started_at: dt.datetime
+    finished_at: dt.datetime
+    download_seconds: float | None
+    load_seconds: float | None
+    compare_seconds: float | None
+    tables: int | None
+    rows: int | None
+    content_hash: str | None
+    server_version: int
+    problem: str | None
+
+
+_BACKUP = ", ".join(Backup.__struct_fields__)
+_DRILL = ", ".join(Drill.__struct_fields__)
+
+
+async def insert(db: Connection, wanted: NewBackup) -> None:
+    """Record a backup that an operation will make; its operation is recorded already."""
+    await db.execute(
+        """INSERT INTO backups (id, tenant_id, operation_id, server_id, cause, slot_at, pinned)
+           VALUES ($1, $2, $3, $4, $5, $6, $7)""",
+        wanted.id,
+        wanted.tenant_id,
+        wanted.operation_id,
+        wanted.server_id,
+        wanted.cause,
+        wanted.slot_at,
+        wanted.pinned,
+    )
+
+
+async def get(db: Connection, backup_id: UUID) -> Backup:
+    """The backup with this id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = await db.fetchrow(f"SELECT {_BACKUP} FROM backups WHERE id = $1", backup_id)  # noqa: S608 - the struct's own field names
+    if row is None:
+        raise NotFound(f"there is no backup {show('bk', backup_id)}")
+    return Backup(**dict(row))
+
+
+async def find(db: Connection, shown: str) -> Backup:
+    """The backup with this ``bk_`` id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    key = parse("bk", shown)
+    if key is None:
+        raise NotFound(f"there is no backup {shown!r}")
+    return await get(db, key)
+
+
+async def newest_complete(db: Connection, tenant_id: UUID) -> Backup | None:
+    """The complete backup with the youngest data."""
+    row = await db.fetchrow(
+        f"""SELECT {_BACKUP} FROM backups WHERE tenant_id = $1 AND state = 'complete'
+            ORDER BY snapshot_at DESC, id DESC LIMIT 1""",  # noqa: S608 - the struct's own field names
+        tenant_id,
+    )
+    return Backup(**dict(row)) if row else None
+
+
+async def complete_of(db: Connection, tenant_id: UUID) -> list[Backup]:
+    """Every complete backup of a tenant, the youngest data first."""
+    rows = await db.fetch(
+        f"""SELECT {_BACKUP} FROM backups WHERE tenant_id = $1 AND state = 'complete'
+            ORDER BY snapshot_at DESC, id DESC""",  # noqa: S608 - the struct's own field names
+        tenant_id,
+    )
+    return [Backup(**dict(row)) for row in rows]
+
+
+async def page(
+    db: Connection, tenant_id: UUID, *, after: UUID | None, limit: int
+) -> list[Backup]:
+    """Up to ``limit`` backups of a tenant in any state, newest first, after the backup ``after``."""
+    rows = await db.fetch(
+        f"""SELECT {_BACKUP} FROM backups WHERE tenant_id = $1
+              AND ($2::uuid IS NULL OR (created_at, id) <
+                   (SELECT x.created_at, x.id FROM backups x WHERE x.id = $2))
+            ORDER BY created_at DESC, id DESC LIMIT $3""",  # noqa: S608 - the struct's own field names
+        tenant_id,
+        after,
+        limit,
+    )
+    return [Backup(**dict(row)) for row in rows]
+
+
+async def complete(db: Connection, backup_id: UUID, stored: Stored) -> None:
+    """The backup is in the store, manifest and all; doing it twice is harmless."""
+    values = msgspec.structs.asdict(stored)
+    columns = ", ".join(f"{name} = ${place}" for place, name in enumerate(values, start=2))
+    await db.execute(
+        f"""UPDATE backups SET state = 'complete', finished_at = clock_timestamp(), {columns}
+            WHERE id = $1 AND state = 'running'""",  # noqa: S608 - the struct's own field names
+        backup_id,
+        *values.values(),
+    )
+
+
+async def fail(db: Connection, backup_id: UUID, problem: str) -> None:
+    """The backup was not made."""
+    await db.execute(
+        """UPDATE backups SET state = 'failed', finished_at = clock_timestamp(), problem = $2
+           WHERE id = $1 AND state = 'running'""",
+        backup_id,
+        problem,
+    )
+
+
+async def mark_corrupt(db: Connection, backup_id: UUID, problem: str) -> None:
+    """A complete backup was found damaged or missing: it is no longer offered."""
+    await db.execute(
+        """UPDATE backups SET state = 'corrupt', problem = $2
+           WHERE id = $1 AND state = 'complete'""",
+        backup_id,
+        problem,
+    )
+
+
+async def mark_pruned(db: Connection, backup_id: UUID) -> None:
+    """The objects of a backup are gone from the store."""
+    await db.execute(
+        "UPDATE backups SET state = 'pruned' WHERE id = $1 AND state IN ('complete', 'corrupt')",
+        backup_id,
+    )
+
+
+async def record_drill(db: Connection, drill: Drill) -> None:
+    """Add a line to the ledger; one that passed makes its backup a verified one.
+
+    An operation writes one line, however often it comes here.
+    """
+    values = msgspec.structs.asdict(drill)
+    places = ", ".join(f"${place}" for place in range(1, len(values) + 1))
+    written = await db.fetchval(
+        f"""INSERT INTO drills ({_DRILL}) VALUES ({places})
+            ON CONFLICT (operation_id) DO NOTHING RETURNING true""",  # noqa: S608 - the struct's own field names
+        *values.values(),
+    )
+    if written and drill.state == "passed":
+        await db.execute(
+            "UPDATE backups SET verified_at = $2 WHERE id = $1", drill.backup_id, drill.finished_at
+        )
+
+
+async def drills_of(db: Connection, backup_id: UUID) -> list[Drill]:
+    """The ledger of one backup, newest first."""
+    rows = await db.fetch(
+        f"SELECT {_DRILL} FROM drills WHERE backup_id = $1 ORDER BY finished_at DESC",  # noqa: S608 - the struct's own field names
+        backup_id,
+    )
+    return [Drill(**dict(row)) for row in rows]

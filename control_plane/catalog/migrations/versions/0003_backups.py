@@ -1,0 +1,18 @@
+"""Backups, drills, schedules, exports, certificates, legal holds, keys in the keystore."""
+
+from pathlib import Path
+
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute(Path(__file__).with_suffix(".sql").read_text())
+
+
+def downgrade() -> None:
+    raise RuntimeError("this catalog revision cannot be taken back; restore a backup instead")
