@@ -154,10 +154,8 @@ async def complete_of(db: Connection, tenant_id: UUID) -> list[Backup]:
     return [Backup(**dict(row)) for row in rows]
 
 
-async def page(
-    db: Connection, tenant_id: UUID, *, after: UUID | None, limit: int
-) -> list[Backup]:
-    """Up to ``limit`` backups of a tenant in any state, newest first, after the backup ``after``."""
+async def page(db: Connection, tenant_id: UUID, *, after: UUID | None, limit: int) -> list[Backup]:
+    """Up to ``limit`` backups of a tenant in any state, newest first, older than ``after``."""
     rows = await db.fetch(
         f"""SELECT {_BACKUP} FROM backups WHERE tenant_id = $1
               AND ($2::uuid IS NULL OR (created_at, id) <

@@ -254,6 +254,16 @@ async def request_retry(db: Connection, operation: Operation, plan: Plan) -> Ope
     return await get(db, operation.id)
 
 
+async def tell(db: Connection, operation_id: UUID, detail: str) -> None:
+    """Say how far an operation's running step has come; watchers hear of it."""
+    await db.execute(
+        "UPDATE steps SET detail = $2 WHERE operation_id = $1 AND state = 'running'",
+        operation_id,
+        detail,
+    )
+    await _tell_watchers(db, operation_id)
+
+
 async def _tell_watchers(db: Connection, operation_id: UUID) -> None:
     """Whoever follows the operation looks again once this transaction is committed."""
     await db.execute("SELECT pg_notify($1, $2)", CHANNEL, str(operation_id))

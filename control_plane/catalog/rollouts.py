@@ -370,16 +370,6 @@ async def reopen(db: Connection, rollout: Rollout) -> None:
     )
 
 
-async def tell(db: Connection, operation_id: UUID, detail: str) -> None:
-    """Say how far the rollout's running step has come; watchers hear of it."""
-    await db.execute(
-        "UPDATE steps SET detail = $2 WHERE operation_id = $1 AND state = 'running'",
-        operation_id,
-        detail,
-    )
-    await db.execute("SELECT pg_notify('tenantry_operations', $1)", str(operation_id))
-
-
 async def wake(db: Connection, operation_id: UUID) -> None:
     """The operation is due now."""
     await db.execute(

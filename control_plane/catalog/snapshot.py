@@ -40,7 +40,8 @@ _ROUTES = """
 """
 _COUNTERS = """
     SELECT 'server ' || s.name AS subject, s.placed AS stored, count(d.id)::int AS counted
-    FROM servers s LEFT JOIN databases d ON d.server_id = s.id AND (d.purpose = 'primary' OR d.holds_place)
+    FROM servers s LEFT JOIN databases d
+         ON d.server_id = s.id AND (d.purpose = 'primary' OR d.holds_place)
     WHERE s.state <> 'removed' GROUP BY s.id
     UNION ALL
     SELECT 'cell ' || c.name, c.tenants, count(t.id)::int

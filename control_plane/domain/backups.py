@@ -30,10 +30,17 @@ class TableContent(msgspec.Struct, frozen=True):
 
 
 class SequenceContent(msgspec.Struct, frozen=True):
-    """Where a sequence stands."""
+    """Where a sequence stands. Sequences know no snapshot: this was read before the dump was."""
 
     last_value: int
     is_called: bool
+    ascending: bool = True
+
+    def reaches(self, wanted: "SequenceContent") -> bool:
+        """Whether no number that ``wanted`` had given out will be given out again."""
+        if self.last_value == wanted.last_value:
+            return self.is_called >= wanted.is_called
+        return (self.last_value > wanted.last_value) == wanted.ascending
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -52,8 +59,9 @@ class Content(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 in hex over all of it: what the ledger of drills shows."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+        """SHA-256 in hex over all rows and large objects: what the ledger of drills shows."""
+        rows = (self.tables, self.large_objects)
+        return hashlib.sha256(msgspec.json.encode(rows, order="sorted")).hexdigest()
 
 
 class Extension(msgspec.Struct, frozen=True):
@@ -161,9 +169,13 @@ def _table_differences(wanted: Content, found: Content) -> Iterator[str]:
 
 
 def _sequence_differences(wanted: Content, found: Content) -> Iterator[str]:
-    for name in sorted(wanted.sequences.keys() | found.sequences.keys()):
-        if wanted.sequences.get(name) != found.sequences.get(name):
-            yield f"sequence {name} is missing or stands elsewhere"
+    for name in sorted(wanted.sequences.keys() - found.sequences.keys()):
+        yield f"sequence {name} is missing"
+    for name in sorted(found.sequences.keys() - wanted.sequences.keys()):
+        yield f"sequence {name} should not be there"
+    for name in sorted(wanted.sequences.keys() & found.sequences.keys()):
+        if not found.sequences[name].reaches(wanted.sequences[name]):
+            yield f"sequence {name} would give out numbers again"
 
 
 def _differ(what: str, wanted: TableContent, found: TableContent) -> Iterator[str]:

@@ -4,16 +4,18 @@ import msgspec
 
 from control_plane.adapters.doorbell import Doorbell
 from control_plane.adapters.kms import Keyring
+from control_plane.adapters.object_stores.store import ObjectStore
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog
 from control_plane.config import Settings
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """One per process."""
+    """One per process. ``store`` is where backups go, if there is such a place."""
 
     settings: Settings
     catalog: Catalog
     keyring: Keyring
     doorbell: Doorbell
     templates: Templates
+    store: ObjectStore | None = None

@@ -12,7 +12,7 @@ import msgspec
 
 from control_plane.adapters.admin_sessions import AdminSessions
 from control_plane.adapters.postgres_server import Connection, ServerAddress, connect
-from control_plane.catalog import leases, pool, servers
+from control_plane.catalog import leases, operations, pool, servers
 from control_plane.catalog.leases import Lease
 from control_plane.catalog.servers import Server
 from control_plane.domain.names import encode
@@ -106,6 +106,15 @@ class StepContext:
         async with self.ports.catalog.transaction() as db:
             await leases.guard(db, self._lease)
             yield db
+
+    async def tell(self, detail: str) -> None:
+        """Say how far the running step has come; whoever watches the operation hears of it.
+
+        Raises:
+            LeaseLost: another worker owns the operation.
+        """
+        async with self.catalog_write() as db:
+            await operations.tell(db, self.operation.id, detail)
 
     @asynccontextmanager
     async def admin(self, server: Server) -> AsyncIterator[Connection]:

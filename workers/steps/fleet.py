@@ -9,7 +9,7 @@ import asyncio
 import time
 from uuid import UUID
 
-from control_plane.catalog import audit, rollout_batches, rollouts, servers
+from control_plane.catalog import audit, operations, rollout_batches, rollouts, servers
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.rollout_batches import Begun, Ended
@@ -176,7 +176,7 @@ class Fleet:
             self._waves = await rollouts.counts(db, self._rollout.id)
             self._may_begin = await self._stays_running(db, self._waves)
             running = await rollout_batches.servers_waiting(db, self._rollout.id, self._wave)
-            await rollouts.tell(db, self._ctx.operation.id, self._progress(self._waves))
+            await operations.tell(db, self._ctx.operation.id, self._progress(self._waves))
         places = [place for place, _ in self._works.values()]
         self._waiting = {key: count - places.count(key) for key, count in running.items()}
 
