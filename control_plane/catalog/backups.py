@@ -46,7 +46,6 @@ class NewBackup(msgspec.Struct, frozen=True):
     id: UUID
     tenant_id: UUID
     operation_id: UUID
-    server_id: UUID
     cause: BackupCause
     slot_at: dt.datetime | None = None
     pinned: bool = False
@@ -96,14 +95,20 @@ _DRILL = ", ".join(Drill.__struct_fields__)
 
 
 async def insert(db: Connection, wanted: NewBackup) -> None:
-    """Record a backup that an operation will make; its operation is recorded already."""
+    """Record a backup that an operation will make of the tenant's primary database.
+
+    The operation is recorded already. Of two for one slot the second is refused.
+
+    Raises:
+        Conflict: the slot has a backup already.
+    """
     await db.execute(
         """INSERT INTO backups (id, tenant_id, operation_id, server_id, cause, slot_at, pinned)
-           VALUES ($1, $2, $3, $4, $5, $6, $7)""",
+           SELECT $1, $2, $3, d.server_id, $4, $5, $6
+           FROM databases d WHERE d.tenant_id = $2 AND d.purpose = 'primary'""",
         wanted.id,
         wanted.tenant_id,
         wanted.operation_id,
-        wanted.server_id,
         wanted.cause,
         wanted.slot_at,
         wanted.pinned,
@@ -120,6 +125,15 @@ async def get(db: Connection, backup_id: UUID) -> Backup:
     if row is None:
         raise NotFound(f"there is no backup {show('bk', backup_id)}")
     return Backup(**dict(row))
+
+
+async def of_operation(db: Connection, operation_id: UUID) -> Backup | None:
+    """The backup that this operation makes."""
+    row = await db.fetchrow(
+        f"SELECT {_BACKUP} FROM backups WHERE operation_id = $1",  # noqa: S608 - the struct's own field names
+        operation_id,
+    )
+    return Backup(**dict(row)) if row else None
 
 
 async def find(db: Connection, shown: str) -> Backup:
@@ -169,12 +183,16 @@ async def page(db: Connection, tenant_id: UUID, *, after: UUID | None, limit: in
 
 
 async def complete(db: Connection, backup_id: UUID, stored: Stored) -> None:
-    """The backup is in the store, manifest and all; doing it twice is harmless."""
+    """The backup is in the store, manifest and all; doing it twice is harmless.
+
+    One that had failed may be complete after all: its operation was tried again.
+    """
     values = msgspec.structs.asdict(stored)
     columns = ", ".join(f"{name} = ${place}" for place, name in enumerate(values, start=2))
     await db.execute(
-        f"""UPDATE backups SET state = 'complete', finished_at = clock_timestamp(), {columns}
-            WHERE id = $1 AND state = 'running'""",  # noqa: S608 - the struct's own field names
+        f"""UPDATE backups SET state = 'complete', finished_at = clock_timestamp(),
+                problem = NULL, {columns}
+            WHERE id = $1 AND state IN ('running', 'failed')""",  # noqa: S608 - the struct's own field names
         backup_id,
         *values.values(),
     )
