@@ -18,6 +18,7 @@ from control_plane.config import DEFAULT_TEMPLATE
 from control_plane.domain.names import SLUG_PATTERN
 from control_plane.domain.tenants import TenantState, Tier
 from control_plane.services import tenants
+from control_plane.services.placing import NewTenant
 
 LabelKey = Annotated[str, Meta(pattern=PRINTABLE, min_length=1, max_length=63)]
 LabelValue = Annotated[str, Meta(pattern=PRINTABLE, max_length=255)]
@@ -56,7 +57,7 @@ class TenantController(Controller):
         self, data: JSONBody[NewTenantBody], changing: Writing, *, dry_run: DryRun = False
     ) -> Response[OperationView]:
         """Give a new tenant its database, its logins and its route."""
-        wanted = tenants.NewTenant(
+        wanted = NewTenant(
             slug=data.slug,
             name=data.name,
             tier=data.tier,

@@ -126,6 +126,7 @@ async def capacities(db: Connection, template: str, content: str) -> list[Server
     """
     rows = await db.fetch(
         """SELECT s.id, s.name, s.state, s.reachable, s.region, s.tier, s.capacity, s.placed,
+                  s.version_num / 10000 AS major,
                   (SELECT t.fingerprint FROM templates t
                    WHERE t.server_id = s.id AND t.template = $1
                    ORDER BY t.fingerprint = $2 DESC, t.ready_at DESC LIMIT 1) AS content

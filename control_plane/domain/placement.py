@@ -23,14 +23,19 @@ class ServerCapacity(msgspec.Struct, frozen=True):
     capacity: int
     placed: int
     content: str | None
+    major: int = 0
 
 
 class Wish(msgspec.Struct, frozen=True):
-    """What the request asks of a server; ``None`` means any."""
+    """What the request asks of a server; ``None`` means any.
+
+    ``least_major``: the Postgres that the data to be placed there comes from.
+    """
 
     tier: Tier
     region: str | None = None
     server: str | None = None
+    least_major: int = 0
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -48,6 +53,7 @@ def refusal(server: ServerCapacity, wish: Wish) -> str | None:
         (server.state != "active", f"is {server.state}"),
         (server.content is None, "has no template yet"),
         (not server.reachable, "does not answer"),
+        (server.major < wish.least_major, f"has Postgres {server.major}, not {wish.least_major}"),
         (wish.region not in (None, server.region), f"is in region {server.region or 'none'}"),
         (not _tier_fits(server, wish.tier), f"takes tier {server.tier or 'shared'}"),
         (

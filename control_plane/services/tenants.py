@@ -5,47 +5,29 @@ Every function runs inside the transaction of its request and returns the operat
 
 from uuid import UUID
 
-import msgspec
-
 from control_plane.adapters import clock
 from control_plane.adapters.template_files import Template
-from control_plane.catalog import audit, databases, operations, routes, servers, tenants
+from control_plane.catalog import audit, databases, operations, tenants
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.databases import Database
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
-from control_plane.config import DEFAULT_TEMPLATE
-from control_plane.domain.errors import (
-    Conflict,
-    Invalid,
-    NoCapacity,
-    NotFound,
-    SchemaMismatch,
-    SlugTaken,
-    WrongState,
-)
+from control_plane.domain.errors import Conflict, NotFound, WrongState
 from control_plane.domain.keys import may_see
-from control_plane.domain.names import check_slug, database_name
+from control_plane.domain.names import database_name
 from control_plane.domain.operations import Operation
-from control_plane.domain.placement import Placement, Wish, place
+from control_plane.domain.placement import Placement, Wish
 from control_plane.domain.plans import PLANS, Kind
-from control_plane.domain.tenants import Tenant, TenantState, Tier
-from control_plane.router.credentials import new_credential
+from control_plane.domain.tenants import Tenant, TenantState
+from control_plane.services.placing import (
+    NewTenant,
+    check_names,
+    insert_tenant,
+    make_role_set,
+    reserve_place,
+    template_named,
+)
 from control_plane.services.ports import Ports
-
-_PLACEMENT_TRIES = 5
-
-
-class NewTenant(msgspec.Struct, frozen=True):
-    """A request for a tenant."""
-
-    slug: str
-    name: str
-    tier: Tier = "standard"
-    region: str | None = None
-    server: str | None = None
-    labels: dict[str, str] = {}
-    template: str = DEFAULT_TEMPLATE
 
 
 async def create_tenant(
@@ -61,20 +43,15 @@ async def create_tenant(
         SlugTaken: a living tenant has it.
         NoCapacity: no server fits; the message says why for each.
     """
-    check_slug(wanted.slug)
+    await check_names(db, wanted)
     template = template_named(ports, wanted.template)
-    if not wanted.name.strip():
-        message = "name the tenant with more than spaces"
-        raise Invalid(f"name: {message}", [{"field": "name", "message": message}])
-    if await tenants.slug_is_taken(db, wanted.slug):
-        raise _taken(wanted.slug)
-    placement = await _reserve(db, template, wanted)
-    cell_id = await routes.join_cell(db)
+    wish = Wish(wanted.tier, wanted.region, wanted.server)
+    placement = await reserve_place(db, template, wish)
     pooled = await databases.take_pooled(db, placement.server_id, placement.content)
     tenant_id = pooled.id if pooled else clock.new_id()
     if pooled is None:
-        await _make_role_set(db, ports, tenant_id)
-    await _insert_tenant(db, wanted, tenant_id, cell_id, placement)
+        await make_role_set(db, ports, tenant_id)
+    await insert_tenant(db, wanted, tenant_id, placement)
     if pooled is None:
         await databases.insert(db, _new_database(template, tenant_id, placement))
     else:
@@ -162,71 +139,6 @@ async def _require_state(db: Connection, tenant: Tenant, needed: TenantState, ve
     now = await tenants.get(db, tenant.id)
     if now.state != needed:
         raise WrongState(f"{now.slug} is {now.state}; only a tenant that is {needed} can be {verb}")
-
-
-def template_named(ports: Ports, name: str) -> Template:
-    """The template as it is now.
-
-    Raises:
-        Invalid: there is none of this name.
-        Conflict: its files are broken at the moment; the message names the file.
-    """
-    if name not in ports.templates.names:
-        message = f"there is no template {name!r}; there are {', '.join(ports.templates.names)}"
-        raise Invalid(f"template: {message}", [{"field": "template", "message": message}])
-    try:
-        return ports.templates.current(name)
-    except SchemaMismatch as error:
-        raise Conflict(error.message) from error
-
-
-async def _reserve(db: Connection, template: Template, wanted: NewTenant) -> Placement:
-    wish = Wish(wanted.tier, wanted.region, wanted.server)
-    for _ in range(_PLACEMENT_TRIES):
-        snapshot = await servers.capacities(db, template.name, template.fingerprint)
-        if wanted.server is not None and wanted.server not in {s.name for s in snapshot}:
-            message = f"there is no server {wanted.server!r}; see: tenantry servers list"
-            raise Invalid(message, [{"field": "server", "message": message}])
-        placement = place(wish, snapshot)
-        if await servers.reserve(db, placement.server_id, alone=wanted.tier == "dedicated"):
-            return placement
-    raise NoCapacity("every fitting server filled up while this request was placed; try again")
-
-
-async def _make_role_set(db: Connection, ports: Ports, role_set_id: UUID) -> None:
-    await databases.insert_role_set(db, role_set_id)
-    await databases.put_credential(
-        db, new_credential(ports.keyring, role_set_id, "a", version=1, state="active")
-    )
-
-
-async def _insert_tenant(
-    db: Connection, wanted: NewTenant, tenant_id: UUID, cell_id: UUID, placement: Placement
-) -> None:
-    try:
-        async with db.transaction():
-            await tenants.insert(
-                db,
-                tenants.NewRow(
-                    id=tenant_id,
-                    slug=wanted.slug,
-                    name=wanted.name,
-                    tier=wanted.tier,
-                    template=wanted.template,
-                    region=wanted.region,
-                    labels=wanted.labels,
-                    cell_id=cell_id,
-                    placement_reason=placement.reason,
-                ),
-            )
-    except Exception as error:
-        if getattr(error, "constraint_name", None) != "tenants_slug":
-            raise
-        raise _taken(wanted.slug) from error
-
-
-def _taken(slug: str) -> SlugTaken:
-    return SlugTaken(f"slug {slug!r} belongs to another tenant; choose another")
 
 
 def _new_database(template: Template, tenant_id: UUID, placement: Placement) -> Database:

@@ -13,6 +13,7 @@ from control_plane.config import DEFAULT_TEMPLATE, Secret
 from control_plane.domain.errors import Conflict, NoCapacity, NotFound, WrongState
 from control_plane.domain.names import database_name
 from control_plane.domain.plans import PLANS
+from control_plane.services.placing import NewTenant
 from control_plane.services.ports import Ports
 from control_plane.services.servers import (
     Removal,
@@ -23,7 +24,7 @@ from control_plane.services.servers import (
     undrain_server,
     watch_servers,
 )
-from control_plane.services.tenants import NewTenant, create_tenant
+from control_plane.services.tenants import create_tenant
 from tests.integration.servers.requests import CALLER, added, advanced, enrolled, request_for
 from tests.integration.tenant_server.postgres_fixture import ScriptedServer, TenantServer
 
