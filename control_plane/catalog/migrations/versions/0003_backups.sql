@@ -7,12 +7,12 @@ ALTER TABLE databases
     ADD COLUMN backup_id   uuid,
     -- A replaced database can be taken back until then.
     ADD COLUMN kept_until  timestamptz,
-    -- A scratch database that will become a tenant's primary has its place on the server already.
+    -- One that is about to become a tenant's primary has its place on the server already.
     ADD COLUMN holds_place boolean NOT NULL DEFAULT false,
     ADD CONSTRAINT databases_of_a_tenant
         CHECK (purpose NOT IN ('scratch', 'previous') OR tenant_id IS NOT NULL),
     ADD CONSTRAINT databases_kept CHECK ((purpose = 'previous') = (kept_until IS NOT NULL)),
-    ADD CONSTRAINT databases_place CHECK (NOT holds_place OR purpose = 'scratch');
+    ADD CONSTRAINT databases_place CHECK (NOT holds_place OR purpose IN ('scratch', 'previous'));
 CREATE UNIQUE INDEX databases_one_previous ON databases (tenant_id) WHERE purpose = 'previous';
 
 ALTER TABLE tenants
