@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from control_plane.adapters.doorbell import CeleryDoorbell, celery_app
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog
 from control_plane.config import Settings

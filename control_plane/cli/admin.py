@@ -13,7 +13,7 @@ from uuid import UUID
 
 import click
 
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.catalog.audit import Caller
 from control_plane.catalog.pool import Catalog
 from control_plane.cli.commands import Command, Group

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from control_plane.adapters import scram
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.catalog.databases import Credential, CredentialState
 from control_plane.config import Secret
 from control_plane.domain.names import Slot

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.catalog import databases, poolers, routes
 from control_plane.catalog.pool import Connection
 from control_plane.config import Secret

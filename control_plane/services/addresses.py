@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.postgres_server import ServerAddress
 from control_plane.catalog.servers import Server
 from control_plane.config import Secret

@@ -12,7 +12,7 @@ import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.catalog import tenant_keys
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.pool import Connection

@@ -3,7 +3,7 @@
 import msgspec
 
 from control_plane.adapters.doorbell import Doorbell
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.object_stores.store import ObjectStore
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog

@@ -10,7 +10,7 @@ import pytest
 from litestar.testing import AsyncTestClient
 
 from control_plane.adapters import clock
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.template_database import BuiltSchema, build_template
 from control_plane.adapters.tenant_roles import bootstrap_server
 from control_plane.api.app import build_app

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from litestar import Litestar
 
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.api.app import build_app
 from control_plane.bootstrap import make_ports
 from control_plane.config import DEFAULT_TEMPLATE, REPOSITORY, Settings

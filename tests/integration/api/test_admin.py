@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.config import Settings
 from tests.integration.api.conftest import OWN
 from tests.integration.api.world import World

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.catalog import tenant_keys, tenants
 from control_plane.catalog.tenant_keys import TenantKey
 from control_plane.domain.errors import KeyUnavailable

@@ -19,7 +19,7 @@ import httpx
 import sqlalchemy
 
 from control_plane.adapters import clock
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.bootstrap import make_ports
 from control_plane.catalog import databases, leases, poolers, routes, servers, tenants
 from control_plane.catalog.audit import Caller

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.migrate import migrate
 from control_plane.catalog.pool import Catalog, Connection

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from control_plane.adapters import clock, tenant_audit, tenant_upkeep
-from control_plane.adapters.kms import Keyring
+from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.postgres_server import Connection
 from control_plane.bootstrap import make_ports
 from control_plane.catalog import databases, operations, routes, servers, tenants, upkeep
