@@ -25,6 +25,13 @@ ALTER TABLE tenants
     ADD COLUMN delete_after     timestamptz,
     ADD COLUMN shred_after      timestamptz,
     ADD COLUMN keep_backups_days integer NOT NULL DEFAULT 0 CHECK (keep_backups_days >= 0),
+    ADD COLUMN final_backup     boolean NOT NULL DEFAULT true,
+    -- The state an undelete brings it back to.
+    ADD COLUMN deleting_from    text CHECK (deleting_from IN ('active', 'suspended', 'archived')),
+    ADD CONSTRAINT tenants_deleting_from
+        CHECK (state <> 'deleting' OR deleting_from IS NOT NULL),
+    ADD CONSTRAINT tenants_archived
+        CHECK (state <> 'archived' OR archive_backup_id IS NOT NULL),
     ADD CONSTRAINT tenants_legal_hold
         CHECK ((legal_hold IS NULL) = (legal_hold_at IS NULL)),
     ADD CONSTRAINT tenants_delete_after
@@ -60,6 +67,8 @@ CREATE TABLE backups (
     pinned          boolean NOT NULL DEFAULT false,
     -- The end of the newest drill that restored it and found everything equal.
     verified_at     timestamptz,
+    -- When its objects were deleted.
+    pruned_at       timestamptz,
     problem         text,
     CHECK ((finished_at IS NULL) = (state = 'running')),
     CHECK (state NOT IN ('complete', 'corrupt', 'pruned') OR (object_key IS NOT NULL
@@ -171,11 +180,25 @@ CREATE TABLE exports (
     finished_at  timestamptz,
     -- The object is deleted then.
     expires_at   timestamptz NOT NULL,
+    -- When whatever was in the store of it was deleted.
+    deleted_at   timestamptz,
     problem      text,
-    CHECK (state NOT IN ('ready', 'deleted') OR object_key IS NOT NULL)
+    CHECK (state NOT IN ('ready', 'deleted') OR (object_key IS NOT NULL
+        AND stored_bytes IS NOT NULL AND sha256 IS NOT NULL)),
+    CHECK ((finished_at IS NULL) = (state = 'running')),
+    CHECK (state <> 'deleted' OR deleted_at IS NOT NULL)
 );
-CREATE INDEX exports_of_tenant ON exports (tenant_id, created_at DESC);
-CREATE INDEX exports_expiring ON exports (expires_at) WHERE state IN ('ready', 'failed', 'running');
+CREATE INDEX exports_of_tenant ON exports (tenant_id, created_at DESC, id DESC);
+CREATE INDEX exports_expiring ON exports (expires_at)
+    WHERE deleted_at IS NULL AND state IN ('ready', 'failed');
+
+-- What certificates and the manifests of exports are signed with; the private half is sealed.
+CREATE TABLE signing_keys (
+    id         uuid PRIMARY KEY,
+    public_key bytea NOT NULL UNIQUE CHECK (octet_length(public_key) = 32),
+    sealed     bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
 
 -- What was destroyed of a tenant, what could not be reached and until when; signed.
 CREATE TABLE certificates (
