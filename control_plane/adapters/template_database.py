@@ -173,7 +173,7 @@ def psycopg_connection(
 ) -> Iterator[psycopg.Connection[Any]]:
     """A synchronous connection, for Alembic; closed at the end of the block."""
     with (
-        _libpq(address, application_name) as arguments,
+        libpq_arguments(address, application_name) as arguments,
         psycopg.connect(
             host=address.host,
             port=address.port,
@@ -195,7 +195,7 @@ def plain_environment(
     The password is in the open ``Config`` and nowhere else, and leaves it with the block.
     """
     options = " ".join(f"-c {key}={value}" for key, value in session.items())
-    with _libpq(address, f"cp:alembic:{database}", options) as arguments:
+    with libpq_arguments(address, f"cp:alembic:{database}", options) as arguments:
         url = URL.create(
             _DRIVER,
             username=address.user,
@@ -317,7 +317,7 @@ def _metadata_script() -> str:
 
 
 @contextmanager
-def _libpq(
+def libpq_arguments(
     address: ServerAddress, application_name: str, options: str = ""
 ) -> Iterator[dict[str, str]]:
     """What libpq is told beside place and login; an empty text overrides the environment."""

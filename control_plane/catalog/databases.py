@@ -10,7 +10,16 @@ from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import NotFound
 from control_plane.domain.names import RoleSet, Slot
 
-Purpose = Literal["preparing", "pooled", "primary", "scratch", "previous", "condemned"]
+Purpose = Literal[
+    "preparing",
+    "pooled",
+    "primary",
+    "scratch",
+    "previous",
+    "moving",
+    "moved_from",
+    "condemned",
+]
 CredentialState = Literal["next", "active", "retiring", "revoked"]
 
 

@@ -16,6 +16,9 @@ from control_plane.domain.names import RoleSet
 
 CHANNEL = "tenantry_routes"
 RouteState = Literal["published", "withdrawn"]
+# ``all``: both endpoints, once their clients left. ``sessions``: new clients of the session
+# endpoint wait, who is in it stays. ``cut``: both, and who is in the session endpoint is cut off.
+PauseScope = Literal["all", "sessions", "cut"]
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -58,6 +61,7 @@ class WantedRoute(msgspec.Struct, frozen=True):
     paused_by: UUID | None
     pause_epoch: int | None
     pause_seconds: float | None
+    pause_scope: PauseScope | None = None
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -156,7 +160,7 @@ async def put(db: Connection, route: NewRoute) -> int:
                state = excluded.state, pool_size = excluded.pool_size,
                session_pool_size = excluded.session_pool_size,
                generation = excluded.generation, version = excluded.version,
-               paused_by = NULL, pause_epoch = NULL, pause_until = NULL""",
+               paused_by = NULL, pause_epoch = NULL, pause_until = NULL, pause_scope = NULL""",
         route.tenant_id,
         route.cell_id,
         route.alias,
@@ -190,20 +194,27 @@ async def touch(db: Connection, route: Route, state: RouteState | None = None) -
 
 
 async def want_pause(
-    db: Connection, route: Route, *, operation_id: UUID, epoch: int, seconds: float
+    db: Connection,
+    route: Route,
+    *,
+    operation_id: UUID,
+    epoch: int,
+    seconds: float,
+    scope: PauseScope = "all",
 ) -> int:
     """Ask every pooler of the cell to pause this tenant for at most ``seconds``."""
     version = await next_version(db, route.cell_id)
     await db.execute("DELETE FROM pause_acks WHERE tenant_id = $1", route.tenant_id)
     await db.execute(
         """UPDATE routes SET version = $2, paused_by = $3, pause_epoch = $4,
-                  pause_until = clock_timestamp() + make_interval(secs => $5)
+                  pause_until = clock_timestamp() + make_interval(secs => $5), pause_scope = $6
            WHERE tenant_id = $1""",
         route.tenant_id,
         version,
         operation_id,
         epoch,
         seconds,
+        scope,
     )
     return version
 
@@ -215,7 +226,8 @@ async def end_pause(db: Connection, tenant_id: UUID, *, operation_id: UUID) -> b
         return False
     version = await next_version(db, route.cell_id)
     await db.execute(
-        """UPDATE routes SET version = $2, paused_by = NULL, pause_epoch = NULL, pause_until = NULL
+        """UPDATE routes SET version = $2, paused_by = NULL, pause_epoch = NULL,
+                  pause_until = NULL, pause_scope = NULL
            WHERE tenant_id = $1 AND paused_by = $3""",
         tenant_id,
         version,
@@ -262,7 +274,7 @@ _WANTED = """
            coalesce((SELECT jsonb_object_agg(c.slot, c.verifier)
                      FROM credentials c WHERE c.role_set_id = r.tenant_id
                        AND c.state <> 'revoked'), '{}') AS logins,
-           r.paused_by, r.pause_epoch,
+           r.paused_by, r.pause_epoch, r.pause_scope,
            extract(epoch FROM r.pause_until - clock_timestamp())::float8 AS pause_seconds
     FROM routes r
     LEFT JOIN databases d ON d.id = r.database_id

@@ -242,6 +242,12 @@ class ServerUnsuitable(TenantryError):
     code = "server_unsuitable"
 
 
+class ReplicationBroken(TenantryError):
+    """Changes no longer flow between two servers and never will again by themselves."""
+
+    code = "replication_broken"
+
+
 class LegalHold(Conflict):
     """The tenant is under legal hold: nothing of it may be destroyed."""
 

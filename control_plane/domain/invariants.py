@@ -14,7 +14,16 @@ from control_plane.domain.names import TEMPLATE_PREFIX, RoleSet, show
 from control_plane.domain.tenants import LoginLimits, TenantState
 
 Repair = Literal["reset_login", "reclaim", "resume", "sweep_templates"]
-Purpose = Literal["preparing", "pooled", "primary", "scratch", "previous", "condemned"]
+Purpose = Literal[
+    "preparing",
+    "pooled",
+    "primary",
+    "scratch",
+    "previous",
+    "moving",
+    "moved_from",
+    "condemned",
+]
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -9,13 +9,26 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 from uuid import UUID
 
+import msgspec
+
 from control_plane.catalog import poolers, routes
 from control_plane.catalog.pool import Catalog
+from control_plane.catalog.routes import PauseScope
 from control_plane.domain.errors import NotFound, PoolerUnavailable
 from control_plane.router.waiting import rest
 
 _FIRST_LOOK_SECONDS = 0.002
 _LOOK_SECONDS = 0.01
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """A pause of at most ``seconds``, to be acknowledged by all within ``answer_within``."""
+
+    operation_id: UUID
+    epoch: int
+    seconds: float
+    answer_within: float
+    scope: PauseScope = "all"
 
 
 async def pause_everywhere(
@@ -33,18 +46,35 @@ async def pause_everywhere(
     The poolers resume by themselves when ``seconds`` are over, whatever happens to the caller.
 
     Raises:
+        NotFound, PoolerUnavailable, CatalogUnavailable: see ``hold_everywhere``.
+    """
+    limit = seconds if answer_within is None else min(answer_within, seconds)
+    await hold_everywhere(catalog, tenant_id, Hold(operation_id, epoch, seconds, limit))
+
+
+async def hold_everywhere(catalog: Catalog, tenant_id: UUID, wanted: Hold) -> None:
+    """``pause_everywhere``, and which clients it is about.
+
+    Raises:
         NotFound: the tenant has no published route.
         PoolerUnavailable: a pooler did not acknowledge; every other one resumes.
         CatalogUnavailable: the catalog does not answer; the poolers resume by themselves.
     """
+    operation_id, epoch = wanted.operation_id, wanted.epoch
     async with catalog.transaction() as db:
         route = await routes.find(db, tenant_id)
         if route is None or route.state != "published":
             raise NotFound("this tenant has no published route to pause")
-        await routes.want_pause(db, route, operation_id=operation_id, epoch=epoch, seconds=seconds)
-    limit = seconds if answer_within is None else min(answer_within, seconds)
+        await routes.want_pause(
+            db,
+            route,
+            operation_id=operation_id,
+            epoch=epoch,
+            seconds=wanted.seconds,
+            scope=wanted.scope,
+        )
     try:
-        await _all_hold(catalog, tenant_id, operation_id, epoch, limit)
+        await _all_hold(catalog, tenant_id, operation_id, epoch, wanted.answer_within)
     except (PoolerUnavailable, asyncio.CancelledError):
         await resume_everywhere(catalog, tenant_id, operation_id=operation_id)
         raise

@@ -3,7 +3,7 @@
 A pause is comfort, not safety (the fence is in Postgres), so every doubt ends in RESUME: when
 the operation ends it, when its seconds are over on this machine's own clock, when the agent
 stops. What a person paused by hand stays paused. Session pools pause only when their clients
-leave; if they stay, the pause is never acknowledged and the operation gives up.
+leave; if they stay, the pause is never acknowledged, unless the order is to cut them off.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from control_plane.catalog.routes import PauseScope
 from control_plane.domain.errors import CatalogUnavailable, PoolerUnavailable
 from control_plane.domain.names import SESSION_SUFFIX
 from control_plane.router.pgbouncer_console import Console
@@ -39,10 +40,16 @@ class PauseOrder(msgspec.Struct, frozen=True):
     operation_id: UUID
     epoch: int
     deadline: float
+    scope: PauseScope = "all"
 
     @property
-    def names(self) -> tuple[str, str]:
-        return self.alias, self.alias + SESSION_SUFFIX
+    def names(self) -> tuple[str, ...]:
+        session = self.alias + SESSION_SUFFIX
+        return (session,) if self.scope == "sessions" else (self.alias, session)
+
+    def cuts(self, name: str) -> bool:
+        """Whether clients of this entry lose their connections instead of being waited for."""
+        return self.scope == "cut" and name.endswith(SESSION_SUFFIX)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -51,11 +58,12 @@ class PauseOrder(msgspec.Struct, frozen=True):
 
     def same(self, other: "PauseOrder | None") -> bool:
         """Whether both are the same operation's same pause."""
-        return other is not None and (self.tenant_id, self.operation_id, self.epoch) == (
-            other.tenant_id,
-            other.operation_id,
-            other.epoch,
-        )
+        return other is not None and (
+            self.tenant_id,
+            self.operation_id,
+            self.epoch,
+            self.scope,
+        ) == (other.tenant_id, other.operation_id, other.epoch, other.scope)
 
 
 class _Claim(msgspec.Struct):
@@ -258,6 +266,9 @@ class _Hold:
         are held, but a PAUSE that comes after at once: so one tenant's long transaction would
         hold up another's pause if nobody asked again.
         """
+        if self.order.cuts(name):
+            await self._console.kill(name)
+            return
         seconds = _FIRST_ASK_SECONDS
         while not await self._console.pause(name, seconds):
             seconds = min(seconds * 2, _LONGEST_ASK_SECONDS)

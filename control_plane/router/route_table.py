@@ -72,4 +72,5 @@ class RouteTable:
             operation_id=route.paused_by,
             epoch=route.pause_epoch,
             deadline=read_at + route.pause_seconds,
+            scope=route.pause_scope or "all",
         )

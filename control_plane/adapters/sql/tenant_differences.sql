@@ -34,6 +34,8 @@ WITH here AS (
     SELECT CASE e.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(e.grantee)::text END AS who,
            e.privilege_type AS what, e.is_grantable AS grantable
       FROM here CROSS JOIN LATERAL aclexplode(here.acl) AS e
+      -- The roles of a move come and go with it; those of no move are found elsewhere.
+     WHERE e.grantee = 0 OR pg_get_userbyid(e.grantee) !~ '^cp_[0-9a-z]{26}(_back)?_(in|out)$'
 ), wanted_access AS (
     SELECT * FROM (VALUES ($7::text, 'CREATE', false), ($7, 'TEMPORARY', false),
                           ($7, 'CONNECT', false), ($1, 'CREATE', false),
@@ -42,7 +44,8 @@ WITH here AS (
 ), members AS (
     SELECT pg_get_userbyid(m.roleid)::text AS role, pg_get_userbyid(m.member)::text AS member
       FROM pg_auth_members m
-     WHERE m.roleid IN (SELECT oid FROM ours) OR m.member IN (SELECT oid FROM ours)
+     WHERE (m.roleid IN (SELECT oid FROM ours) OR m.member IN (SELECT oid FROM ours))
+       AND pg_get_userbyid(m.member) !~ '^cp_[0-9a-z]{26}(_back)?_(in|out)$'
 ), wanted_members AS (
     SELECT role, login AS member
       FROM unnest($3::text[]) AS login, unnest(ARRAY[$2, $9]::text[]) AS role

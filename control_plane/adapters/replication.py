@@ -1,0 +1,346 @@
+"""One direction of logical replication: its slot, publication and subscription, its two roles.
+
+Everything is named after the move (``domain.moves.Link``), may be made twice, and is gone when it
+was dropped twice. The sending role may stream and nothing else; changes are applied in the name of
+a role that may write the tenant's tables and nothing else, so that a trigger of the tenant never
+runs as an administrator (S-08).
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from control_plane.adapters import scram
+from control_plane.adapters.clock import new_id
+from control_plane.adapters.postgres_server import Connection, ServerAddress, translated
+from control_plane.adapters.schema_copy import Place
+from control_plane.adapters.sql_text import fill
+from control_plane.adapters.template_database import libpq_arguments
+from control_plane.config import Secret
+from control_plane.domain.errors import ObjectInUse, ReplicationBroken
+from control_plane.domain.moves import Link, Table
+from control_plane.domain.names import RoleSet
+
+MARKER = "cp_meta.move_marker"
+_ITERATIONS = 4096
+_SLOT_SECONDS = 60.0
+_LOOKS = 500
+
+_SENDER = """
+DO $body$ BEGIN
+    IF to_regrole('{sender}') IS NULL THEN CREATE ROLE {sender}; END IF;
+END $body$;
+ALTER ROLE {sender} LOGIN REPLICATION PASSWORD {verifier} CONNECTION LIMIT 3
+    NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOINHERIT;
+GRANT CONNECT ON DATABASE {database} TO {sender};
+"""
+_DROP_SENDER = """
+DO $body$ BEGIN
+    IF to_regrole('{sender}') IS NOT NULL THEN
+        ALTER ROLE {sender} NOLOGIN;
+        REVOKE ALL ON DATABASE {database} FROM {sender};
+        DROP ROLE {sender};
+    END IF;
+END $body$;
+"""
+# A subscription can only be made by a superuser before Postgres 16, and belongs to who made it.
+# LOGIN lets the server's own worker be this role; without a password nobody else can.
+_SUBSCRIBE = """
+DO $body$ BEGIN
+    IF to_regrole('{applier}') IS NULL THEN CREATE ROLE {applier}; END IF;
+END $body$;
+ALTER ROLE {applier} LOGIN PASSWORD NULL SUPERUSER BYPASSRLS
+    NOCREATEDB NOCREATEROLE NOREPLICATION;
+GRANT {owner}, {auditor} TO {applier};
+GRANT CONNECT ON DATABASE {database} TO {applier};
+SET LOCAL ROLE {applier};
+CREATE SUBSCRIPTION {name} CONNECTION %s PUBLICATION {name}
+    WITH (create_slot = false, slot_name = {name}, copy_data = false, enabled = false,
+          disable_on_error = true{origin});
+RESET ROLE;
+ALTER ROLE {applier} NOSUPERUSER;
+"""
+_ENABLE = "ALTER SUBSCRIPTION {name} ENABLE"
+_DISABLE = "ALTER SUBSCRIPTION {name} DISABLE"
+_SUBSCRIBED = """
+SELECT s.oid, s.subenabled FROM pg_subscription s
+  JOIN pg_database d ON d.oid = s.subdbid
+ WHERE s.subname = $1 AND d.datname = current_database()
+"""
+_FORGET = """
+ALTER SUBSCRIPTION {name} DISABLE;
+ALTER SUBSCRIPTION {name} SET (slot_name = NONE);
+DROP SUBSCRIPTION {name};
+"""
+_DROP_APPLIER = """
+DO $body$ BEGIN
+    IF to_regrole('{applier}') IS NOT NULL THEN
+        DROP OWNED BY {applier};
+        DROP ROLE {applier};
+    END IF;
+END $body$;
+"""
+_SLOT = "SELECT active_pid, wal_status FROM pg_replication_slots WHERE slot_name = $1"
+_RETAINED = """
+SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
+  FROM pg_replication_slots WHERE slot_name = $1
+"""
+_ERRORS = """
+SELECT s.subenabled AS enabled, coalesce(x.apply_error_count, 0) AS errors
+  FROM pg_subscription s LEFT JOIN pg_stat_subscription_stats x ON x.subid = s.oid
+ WHERE s.subname = $1
+"""
+_WITH_ORIGIN = 160_000
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """A slot just made: what it will send comes after ``lsn``, all before is in ``snapshot``."""
+
+    snapshot: str
+    lsn: str
+
+
+async def ensure_sender(admin: Connection, link: Link, database: str) -> Secret:
+    """The login that streams this database's changes, with a new password."""
+    password = scram.new_password()
+    verifier = scram.verifier(password, iterations=_ITERATIONS)
+    with translated():
+        await admin.execute(fill(_SENDER, sender=link.sender, verifier=verifier, database=database))
+    return password
+
+
+async def publish(inside: Connection, link: Link, tables: Sequence[Table]) -> None:
+    """The changes of these tables, and of the marker, are offered.
+
+    A table without a key gets the whole row as its identity; that costs a lock for a moment.
+    """
+    with translated():
+        if await inside.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)", link.name
+        ):
+            await inside.execute(fill("DROP PUBLICATION {name}", name=link.name))
+        for table in tables:
+            if not table.keyed:
+                await inside.execute(f"ALTER TABLE {table.name} REPLICA IDENTITY FULL")
+        offered = ", ".join([*(table.name for table in tables), MARKER])
+        await inside.execute(
+            fill("CREATE PUBLICATION {name}", name=link.name) + f" FOR TABLE {offered}"
+        )
+
+
+@asynccontextmanager
+async def exported_slot(source: Place, link: Link) -> AsyncIterator[Exported]:
+    """Make the slot; its snapshot can be used by other sessions until the block ends.
+
+    The slot itself stays.
+
+    Raises:
+        ObjectInUse: a transaction somewhere on the server is open for longer than a minute.
+        ServerUnavailable, ServerRefused: see ``postgres_server.connect``.
+    """
+    with translated(), libpq_arguments(source.address, source.session) as arguments:
+        connection = await psycopg.AsyncConnection.connect(
+            host=source.address.host,
+            port=source.address.port,
+            user=source.address.user,
+            password=source.address.password.reveal(),
+            dbname=source.database,
+            replication="database",
+            autocommit=True,
+            **arguments,  # type: ignore[arg-type]  # libpq takes every one of them as text
+        )
+    try:
+        with translated():
+            yield await _make_slot(connection, link.name)
+    finally:
+        await connection.close()
+
+
+async def _make_slot(connection: "psycopg.AsyncConnection[Any]", name: str) -> Exported:
+    for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        await connection.execute(f"SET {setting} = 0".encode())
+    statement = fill(
+        "CREATE_REPLICATION_SLOT {name} LOGICAL pgoutput (SNAPSHOT 'export')", name=name
+    )
+    cursor = await connection.execute(statement.encode())
+    row = await cursor.fetchone()
+    if row is None:
+        raise ReplicationBroken(f"slot {name} was made without a snapshot")
+    return Exported(snapshot=row[2], lsn=row[1])
+
+
+async def ensure_slot(inside: Connection, link: Link) -> None:
+    """A slot from now on, in the database ``inside`` is in; one that is there stays."""
+    with translated():
+        if await inside.fetchrow(_SLOT, link.name) is None:
+            await inside.execute("SET statement_timeout = '60s'")
+            await inside.execute(
+                "SELECT pg_create_logical_replication_slot($1, 'pgoutput')",
+                link.name,
+                timeout=_SLOT_SECONDS,
+            )
+
+
+async def drop_slot(admin: Connection, link: Link) -> None:
+    """The slot is gone, whoever streams from it.
+
+    Raises:
+        ObjectInUse: whoever streams does not end within about 5 seconds.
+    """
+    for _ in range(_LOOKS):
+        with translated():
+            row = await admin.fetchrow(_SLOT, link.name)
+            if row is None:
+                return
+            if row["active_pid"] is None:
+                await admin.execute("SELECT pg_drop_replication_slot($1)", link.name)
+                return
+            await admin.execute("SELECT pg_terminate_backend($1)", row["active_pid"])
+            await admin.execute("SELECT pg_sleep(0.01)")
+    raise ObjectInUse(f"replication slot {link.name} stays in use")
+
+
+async def drop_publication(inside: Connection, link: Link) -> None:
+    """Nothing is offered any more."""
+    with translated():
+        await inside.execute(fill("DROP PUBLICATION IF EXISTS {name}", name=link.name))
+
+
+async def drop_sender(admin: Connection, link: Link, database: str) -> None:
+    """The login that streamed is gone; ``database`` exists."""
+    with translated():
+        await admin.execute(fill(_DROP_SENDER, sender=link.sender, database=database))
+
+
+class Subscription(msgspec.Struct, frozen=True):
+    """What a subscription reads: where the sender is, as whom, and in which database."""
+
+    address: ServerAddress
+    database: str
+    password: Secret
+
+
+async def subscribe(
+    inside: Connection, link: Link, roles: RoleSet, reads: Subscription, version_num: int
+) -> None:
+    """The subscription exists, switched off; one that is there is made anew.
+
+    Where the server can, it refuses changes that came from elsewhere: they would go in circles.
+    """
+    await unsubscribe(inside, link)
+    origin = ", origin = none" if version_num >= _WITH_ORIGIN else ""
+    script = _SUBSCRIBE.replace("{origin}", origin)
+    with translated():
+        script = fill(
+            script,
+            applier=link.applier,
+            owner=roles.owner,
+            auditor=roles.auditor,
+            name=link.name,
+            database=str(await inside.fetchval("SELECT current_database()::text")),
+        )
+        literal = await inside.fetchval("SELECT quote_literal($1::text)", _conninfo(link, reads))
+        async with inside.transaction():
+            await inside.execute(script % literal)
+
+
+async def begin_at(inside: Connection, link: Link, lsn: str) -> None:
+    """Nothing that was committed on the sender before this position will be asked for."""
+    with translated():
+        oid = await inside.fetchval("SELECT oid FROM pg_subscription WHERE subname = $1", link.name)
+        await inside.execute(
+            "SELECT pg_replication_origin_advance('pg_' || $1::text, $2::text::pg_lsn)",
+            str(oid),
+            lsn,
+        )
+
+
+async def enable(inside: Connection, link: Link) -> None:
+    """Changes are streamed and applied from now on."""
+    with translated():
+        await inside.execute(fill(_ENABLE, name=link.name))
+
+
+async def unsubscribe(inside: Connection, link: Link) -> None:
+    """Nothing is applied any more, and what applied it is gone."""
+    with translated():
+        if await inside.fetchrow(_SUBSCRIBED, link.name) is not None:
+            await inside.execute(fill(_FORGET, name=link.name))
+        await inside.execute(fill(_DROP_APPLIER, applier=link.applier))
+
+
+async def mark(inside: Connection) -> UUID:
+    """A new row whose arrival on the other side proves that everything before it arrived."""
+    marker = new_id()
+    with translated():
+        await inside.execute(f"INSERT INTO {MARKER} VALUES ($1)", marker)  # noqa: S608 - a constant
+    return marker
+
+
+async def arrived(inside: Connection, marker: UUID) -> bool:
+    """Whether the marker is here."""
+    with translated():
+        return bool(
+            await inside.fetchval(
+                f"SELECT EXISTS (SELECT FROM {MARKER} WHERE id = $1)",  # noqa: S608 - a constant
+                marker,
+            )
+        )
+
+
+async def forget_markers(inside: Connection) -> None:
+    """Markers have had their time."""
+    with translated():
+        await inside.execute(f"DELETE FROM {MARKER}")  # noqa: S608 - a constant
+
+
+async def require_healthy(sender: Connection, receiver: Connection, link: Link) -> None:
+    """Make sure that changes still flow.
+
+    Raises:
+        ReplicationBroken: they never will again; the message says why.
+    """
+    with translated():
+        slot = await sender.fetchrow(_SLOT, link.name)
+        subscription = await receiver.fetchrow(_ERRORS, link.name)
+    if slot is None or slot["wal_status"] == "lost":
+        raise ReplicationBroken(
+            "the source no longer keeps the changes that are still to be moved "
+            "(max_slot_wal_keep_size was reached)"
+        )
+    if subscription is None or not subscription["enabled"]:
+        raise ReplicationBroken(
+            "a change could not be applied; the receiving server's log says which"
+        )
+
+
+async def retained(admin: Connection, link: Link) -> int:
+    """How many bytes of WAL the slot keeps on its server's disk."""
+    with translated():
+        return int(await admin.fetchval(_RETAINED, link.name) or 0)
+
+
+def _conninfo(link: Link, reads: Subscription) -> str:
+    """Channel binding proves the server, wherever the connection is encrypted."""
+    address = reads.address
+    encrypted = address.tls != "disable"
+    return make_conninfo(
+        host=address.host,
+        hostaddr=address.hostaddr or "",
+        port=address.port,
+        dbname=reads.database,
+        user=link.sender,
+        password=reads.password.reveal(),
+        application_name=link.name,
+        sslmode="require" if encrypted else "disable",
+        channel_binding="require" if encrypted else "disable",
+        gssencmode="disable",
+        keepalives_idle=30,
+        keepalives_interval=10,
+        keepalives_count=3,
+    )
