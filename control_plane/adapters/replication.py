@@ -61,7 +61,7 @@ GRANT CONNECT ON DATABASE {database} TO {applier};
 SET LOCAL ROLE {applier};
 CREATE SUBSCRIPTION {name} CONNECTION %s PUBLICATION {name}
     WITH (create_slot = false, slot_name = {name}, copy_data = false, enabled = false,
-          disable_on_error = true{origin});
+          disable_on_error = true{more});
 RESET ROLE;
 ALTER ROLE {applier} NOSUPERUSER;
 """
@@ -95,7 +95,9 @@ SELECT s.subenabled AS enabled, coalesce(x.apply_error_count, 0) AS errors
   FROM pg_subscription s LEFT JOIN pg_stat_subscription_stats x ON x.subid = s.oid
  WHERE s.subname = $1
 """
-_WITH_ORIGIN = 160_000
+_16 = 160_000
+# Tables' owners, as whom changes would be applied otherwise, are subject to FORCE ROW LEVEL SECURITY.
+_SINCE_16 = ", origin = none, run_as_owner = true"
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -233,8 +235,7 @@ async def subscribe(
     Where the server can, it refuses changes that came from elsewhere: they would go in circles.
     """
     await unsubscribe(inside, link)
-    origin = ", origin = none" if version_num >= _WITH_ORIGIN else ""
-    script = _SUBSCRIBE.replace("{origin}", origin)
+    script = _SUBSCRIBE.replace("{more}", _SINCE_16 if version_num >= _16 else "")
     with translated():
         script = fill(
             script,

@@ -1,6 +1,8 @@
 """A database's schema carried to another server by ``pg_dump`` and ``pg_restore``.
 
-Of the target's major version, both: a newer ``pg_dump`` reads an older server, never the reverse.
+Each is of its own server's major version. A newer ``pg_dump`` knows an older server's catalogs as
+they were at its own release: 15.20 keeps ``pg_attver`` in ``attoptions``, which ``pg_dump`` 18.6
+takes for a setting of the column. A newer ``pg_restore`` reads the archives of older ones.
 The archive holds no rows, and is in memory only.
 """
 
@@ -47,17 +49,18 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Archive(msgspec.Struct, frozen=True):
-    """A schema: the descriptor of its archive, and the program's major version."""
+    """A schema: the descriptor of its archive, and the major versions of both servers."""
 
     descriptor: int
-    major: int
+    source_major: int
+    target_major: int
 
 
 @contextmanager
-def archive(major: int) -> Iterator[Archive]:
+def archive(source_major: int, target_major: int) -> Iterator[Archive]:
     """Room for a schema, in memory, for the block."""
     with memory_file(b"") as descriptor:
-        yield Archive(descriptor, major)
+        yield Archive(descriptor, source_major, target_major)
 
 
 async def dump_schema(programs: Programs, source: Place, snapshot: str, into: Archive) -> None:
@@ -71,7 +74,7 @@ async def dump_schema(programs: Programs, source: Place, snapshot: str, into: Ar
     os.lseek(into.descriptor, 0, os.SEEK_SET)
     with libpq(source.address, source.database, source.session) as session:
         async with running(
-            programs.dump(into.major),
+            programs.dump(into.source_major),
             [*_DUMP, f"--snapshot={snapshot}", f"--dbname={CONNECTION}"],
             session,
             stdout=into.descriptor,
@@ -102,7 +105,7 @@ async def restore_schema(
         memory_file(wanted) as entries,
     ):
         async with running(
-            programs.restore(held.major),
+            programs.restore(held.target_major),
             [
                 *how,
                 "--exit-on-error",
@@ -123,7 +126,7 @@ async def _list(programs: Programs, target: Place, held: Archive) -> bytes:
         memory_file(b"") as told,
     ):
         async with running(
-            programs.restore(held.major),
+            programs.restore(held.target_major),
             ["--list", file_path(held.descriptor)],
             session,
             stdout=told,

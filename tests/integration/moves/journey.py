@@ -98,7 +98,7 @@ class Journey:
         admin_side = Side(clinic.place.server.address(), clinic.database, SESSION)
         async with self.sides() as (reading, _):
             async with replication.exported_slot(admin_side, self.link) as exported:
-                with archive(self.target.server.version) as held:
+                with archive(facts.major, self.target.server.version) as held:
                     await dump_schema(programs, reading, exported.snapshot, held)
                     await restore_schema(programs, into, held, "pre-data")
                     same = self.target.server.version == clinic.place.server.version
@@ -134,9 +134,7 @@ class Journey:
         marking = (target, source) if backwards else (source, target)
         async with self.sides() as sides:
             places = (sides[1], sides[0]) if backwards else sides
-            async with comparison.paired_snapshots(
-                places, locking, marking, facts.tables
-            ) as pair:
+            async with comparison.paired_snapshots(places, locking, marking, facts.tables) as pair:
                 here = await comparison.read_tables(
                     places[0], facts.tables, snapshot=pair.source, at_once=2
                 )

@@ -15,7 +15,7 @@ CREATE TABLE public."Every ""thing" (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "a b" text, b bytea, f8 float8, f4 float4,
     n numeric(20,6), ts timestamptz, i interval, c char(9), arr text[], ints int[], js jsonb, j json,
     m public.mood, p public.pair, d public.positive, u uuid, net inet, bits bit varying(20),
-    r int4range, mr datemultirange, x xml, tv tsvector, pt point, mon money, tm time, tz timetz,
+    r int4range, mr datemultirange, x text, tv tsvector, pt point, mon money, tm time, tz timetz,
     oidc oid, made text GENERATED ALWAYS AS (upper("a b")) STORED, dropped int);
 ALTER TABLE public."Every ""thing" DROP COLUMN dropped;
 INSERT INTO public."Every ""thing" ("a b", b, f8, f4, n, ts, i, c, arr, ints, js, j, m, p, d, u, net,
