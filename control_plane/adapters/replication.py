@@ -43,7 +43,9 @@ _DROP_SENDER = """
 DO $body$ BEGIN
     IF to_regrole('{sender}') IS NOT NULL THEN
         ALTER ROLE {sender} NOLOGIN;
-        REVOKE ALL ON DATABASE {database} FROM {sender};
+        IF EXISTS (SELECT FROM pg_database WHERE '"' || datname || '"' = '{database}') THEN
+            REVOKE ALL ON DATABASE {database} FROM {sender};
+        END IF;
         DROP ROLE {sender};
     END IF;
 END $body$;
@@ -95,6 +97,7 @@ SELECT s.subenabled AS enabled, coalesce(x.apply_error_count, 0) AS errors
   FROM pg_subscription s LEFT JOIN pg_stat_subscription_stats x ON x.subid = s.oid
  WHERE s.subname = $1
 """
+_NOT_APPLIED = "a change could not be applied; the receiving server's log says which"
 _16 = 160_000
 # Tables' owners, as whom changes would be applied otherwise, are subject to FORCE ROW LEVEL SECURITY.
 _SINCE_16 = ", origin = none, run_as_owner = true"
@@ -163,6 +166,25 @@ async def exported_slot(source: Place, link: Link) -> AsyncIterator[Exported]:
         await connection.close()
 
 
+@asynccontextmanager
+async def exported_snapshot(inside: Connection) -> AsyncIterator[str]:
+    """A snapshot of a database that nobody writes to, for other sessions, without a slot."""
+    with translated():
+        await inside.execute("SET idle_in_transaction_session_timeout = 0")
+        async with inside.transaction(isolation="repeatable_read", readonly=True):
+            yield str(await inside.fetchval("SELECT pg_export_snapshot()"))
+
+
+async def database_exists(admin: Connection, name: str) -> bool:
+    """Whether there is such a database that can be entered."""
+    with translated():
+        return bool(
+            await admin.fetchval(
+                "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1 AND datallowconn)", name
+            )
+        )
+
+
 async def _make_slot(connection: "psycopg.AsyncConnection[Any]", name: str) -> Exported:
     for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
         await connection.execute(f"SET {setting} = 0".encode())
@@ -214,7 +236,7 @@ async def drop_publication(inside: Connection, link: Link) -> None:
 
 
 async def drop_sender(admin: Connection, link: Link, database: str) -> None:
-    """The login that streamed is gone; ``database`` exists."""
+    """The login that streamed from this database is gone."""
     with translated():
         await admin.execute(fill(_DROP_SENDER, sender=link.sender, database=database))
 
@@ -297,7 +319,29 @@ async def arrived(inside: Connection, marker: UUID) -> bool:
 async def forget_markers(inside: Connection) -> None:
     """Markers have had their time."""
     with translated():
-        await inside.execute(f"DELETE FROM {MARKER}")  # noqa: S608 - a constant
+        if await inside.fetchval("SELECT to_regclass($1) IS NOT NULL", MARKER):
+            await inside.execute(f"DELETE FROM {MARKER}")  # noqa: S608 - a constant
+
+
+async def reset_identity(inside: Connection, keyless: Sequence[str]) -> None:
+    """These tables tell of a changed row what they told before the move."""
+    with translated():
+        for name in keyless:
+            if await inside.fetchval("SELECT to_regclass($1) IS NOT NULL", name):
+                await inside.execute(f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT")
+
+
+async def is_enabled(inside: Connection, link: Link) -> bool:
+    """Whether the subscription is there and switched on; one that never was may be made anew.
+
+    Raises:
+        ReplicationBroken: it switched itself off, because a change could not be applied.
+    """
+    with translated():
+        row = await inside.fetchrow(_ERRORS, link.name)
+    if row is not None and not row["enabled"] and row["errors"]:
+        raise ReplicationBroken(_NOT_APPLIED)
+    return row is not None and bool(row["enabled"])
 
 
 async def require_healthy(sender: Connection, receiver: Connection, link: Link) -> None:
@@ -315,9 +359,7 @@ async def require_healthy(sender: Connection, receiver: Connection, link: Link) 
             "(max_slot_wal_keep_size was reached)"
         )
     if subscription is None or not subscription["enabled"]:
-        raise ReplicationBroken(
-            "a change could not be applied; the receiving server's log says which"
-        )
+        raise ReplicationBroken(_NOT_APPLIED)
 
 
 async def retained(admin: Connection, link: Link) -> int:

@@ -210,6 +210,7 @@ class Comparison(msgspec.Struct, frozen=True):
     tables: dict[str, TableContent]
     seconds: float
     writers_held_ms: float | None = None
+    differences: list[str] = []
 
 
 def unequal(source: dict[str, TableContent], target: dict[str, TableContent]) -> list[str]:

@@ -58,7 +58,7 @@ class StepContext:
         self.waited_seconds = 0.0
         self._lease = lease
         self._sessions = sessions
-        self._inside: dict[str, Connection] = {}
+        self._inside: dict[tuple[str, str], Connection] = {}
 
     @property
     def epoch(self) -> int:
@@ -127,13 +127,26 @@ class StepContext:
         ) as connection:
             yield connection
 
-    async def inside(self, server: Server, database: str) -> Connection:
-        """An administrator's connection inside a tenant database, kept until the lease ends."""
-        held = self._inside.get(database)
-        if held is None or held.is_closed():
+    async def inside(self, server: Server, database: str, use: str = "") -> Connection:
+        """An administrator's connection inside a tenant database, kept until the lease ends.
+
+        There is one for each ``use``.
+        """
+        held = self.held(database, use)
+        if held is None:
             held = await connect(self.address(server), database, self.session_name)
-            self._inside[database] = held
+            self._inside[database, use] = held
         return held
+
+    def held(self, database: str, use: str = "") -> Connection | None:
+        """What ``inside`` has opened under this lease, if it still is."""
+        held = self._inside.get((database, use))
+        return None if held is None or held.is_closed() else held
+
+    def leave_database(self, database: str) -> None:
+        """Close what ``inside`` opened in this database, which is about to go."""
+        for key in [key for key in self._inside if key[0] == database]:
+            self._inside.pop(key).terminate()
 
     def leave(self) -> None:
         """Close what ``inside`` opened."""

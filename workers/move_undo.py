@@ -1,0 +1,61 @@
+"""Undo a move that did not come to its switch: the old server serves, nothing else is left."""
+
+from control_plane.catalog import databases, moves, servers
+from control_plane.domain.plans import PLANS
+from control_plane.services import reclaiming
+from workers.engine.step import Done, Outcome, Skip, StepContext, Verb
+from workers.steps import linking, moving, switching
+from workers.steps.moving import Way
+
+
+async def restore_source(ctx: StepContext) -> Outcome:
+    """The tenant is let in where it was, and its clients go on."""
+    way = await _way(ctx)
+    await switching.go_back(ctx, way)
+    return Done(way.live.server.name)
+
+
+async def end_links(ctx: StepContext) -> Outcome:
+    """No slot, publication, subscription or role of the move is left."""
+    way = await _way(ctx)
+    if way.back:
+        return Skip("the way back stays")
+    await linking.disconnect_all(ctx, way)
+    await linking.tidy(ctx, way, way.live)
+    return Done()
+
+
+async def give_up_target(ctx: StepContext) -> Outcome:
+    """The new database is on its way out, and its place is free."""
+    way = await _way(ctx)
+    if way.back:
+        return Skip("the way back stays")
+    async with ctx.catalog_write() as db:
+        target = await databases.find(db, way.move.target_database_id)
+        if target is None or target.purpose == "condemned":
+            return Skip("given up already")
+        await servers.release(db, target.server_id)
+        await reclaiming.condemn(db, target, ctx.operation.actor)
+    return Done(way.coming.database.name)
+
+
+async def conclude_undo(ctx: StepContext) -> Outcome:
+    """The move is over, as if it had not begun; a way back is open as it was."""
+    async with ctx.catalog_write() as db:
+        move = await moves.open_one(db, ctx.tenant_id)
+        if move is None:
+            return Skip("it is over")
+        if move.switched_at is not None:
+            return Skip("the way back stays")
+        await moves.change_state(db, move.id, expected=("moving",), wanted="abandoned")
+    return Done()
+
+
+async def _way(ctx: StepContext) -> Way:
+    return await moving.open_way(ctx)
+
+
+VERB = Verb(
+    plan=PLANS["move_undo"],
+    steps=(restore_source, end_links, give_up_target, conclude_undo),
+)

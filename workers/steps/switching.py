@@ -1,0 +1,303 @@
+"""The switch: clients held, the live database fenced, the rest arrived, the catalog changed.
+
+Until the catalog has changed everything goes back, from then on everything goes forward. What
+keeps writers out is in Postgres; the pause at the poolers spares their clients errors.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from control_plane.adapters import replication, sequences, tenant_database, tenant_roles
+from control_plane.adapters.comparison import export_snapshot
+from control_plane.adapters.postgres_server import Connection, connect
+from control_plane.catalog import databases, moves
+from control_plane.catalog.databases import Credential
+from control_plane.catalog.moves import Switched
+from control_plane.domain.errors import (
+    LoginFailed,
+    ObjectInUse,
+    PoolerUnavailable,
+    ServerRefused,
+    ServerUnavailable,
+    TenantryError,
+    UnexpectedDatabaseError,
+    WrongState,
+)
+from control_plane.router.barrier import Hold, hold_everywhere, resume_everywhere
+from workers.engine import failpoints
+from workers.engine.step import Done, Outcome, StepContext, Wait
+from workers.steps import moving
+from workers.steps.moving import End, Way
+
+PHOTOGRAPH = "photograph"
+_LOOK_SECONDS = 0.002
+_ARRIVAL_MS = 150.0
+_ARRIVAL_LOOKS = 3
+_SESSION_DRAIN_SECONDS = 5.0
+# Long enough for a successor to take everything back while clients still wait.
+_SUCCESSOR_SECONDS = 8.0
+_MOST_WAIT_SECONDS = 60.0
+_OPEN_TRANSACTIONS = """
+SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::float8
+  FROM pg_stat_activity
+ WHERE datname = current_database() AND usename = ANY ($1::text[])
+   AND xact_start < clock_timestamp() - interval '1 s'
+"""
+# Whatever of this kind happens before the catalog has changed puts the switch off.
+_PUT_OFF = (
+    PoolerUnavailable,
+    ObjectInUse,
+    ServerUnavailable,
+    ServerRefused,
+    LoginFailed,
+    UnexpectedDatabaseError,
+    WrongState,
+    TimeoutError,
+)
+
+
+async def switch(ctx: StepContext, way: Way) -> Outcome:
+    """The tenant is served by the other database, or by the one it has; never by none for long."""
+    if way.switched:
+        await resume_everywhere(ctx.ports.catalog, ctx.tenant_id, operation_id=ctx.operation.id)
+        return Done(_words(way))
+    await go_back(ctx, way)
+    if way.online and (reason := await _not_now(ctx, way)) is not None:
+        return Wait(1.0, reason)
+    attempt = _Attempt(ctx, way)
+    try:
+        await attempt.prepare()
+        async with asyncio.timeout(way.move.pause_budget_ms / 1000):
+            done = await attempt.carry_out()
+    except _PUT_OFF as error:
+        return await _put_off(ctx, way, error)
+    finally:
+        attempt.close()
+    return await _commit(ctx, way, done, attempt)
+
+
+async def go_back(ctx: StepContext, way: Way) -> None:
+    """Only the live database lets the tenant in, and its clients go on; whatever was begun."""
+    if not way.switched:
+        inside = await _reached(ctx, way.coming)
+        if inside is not None:
+            await _close(inside, way.coming)
+        await open_live(ctx, way)
+    await resume_everywhere(ctx.ports.catalog, ctx.tenant_id, operation_id=ctx.operation.id)
+
+
+async def open_live(ctx: StepContext, way: Way) -> None:
+    """The live database says that it is the tenant's, and lets it in."""
+    live = await moving.inside(ctx, way.live)
+    database = way.live.database
+    await tenant_database.write_identity(live, way.tenant.id, database.generation, "primary")
+    for credential in await _credentials(ctx, way):
+        await tenant_roles.open_login(
+            live, credential.login, credential.verifier, way.tenant.limits.login
+        )
+
+
+async def _reached(ctx: StepContext, end: End) -> Connection | None:
+    """Inside the new database, if its server answers: one that does not lets nobody in."""
+    try:
+        return await moving.inside(ctx, end)
+    except (ServerUnavailable, ServerRefused):
+        return None
+
+
+async def _close(inside: Connection, end: End) -> None:
+    roles = end.database.roles
+    for login in roles.logins:
+        await tenant_roles.close_login(inside, login)
+    await tenant_roles.terminate_login_sessions(inside, roles.logins)
+
+
+async def _credentials(ctx: StepContext, way: Way) -> list[Credential]:
+    async with ctx.catalog_read() as db:
+        held = await databases.credentials(db, way.live.database.role_set_id)
+    return [credential for credential in held.values() if credential.state != "revoked"]
+
+
+async def arrival_ms(ctx: StepContext, way: Way) -> float | None:
+    """How long a change takes to the other side; ``None`` when more than a second."""
+    live, coming = await moving.inside(ctx, way.live), await moving.inside(ctx, way.coming)
+    await replication.require_healthy(live, coming, way.link)
+    started = time.monotonic()
+    marker = await replication.mark(live)
+    while time.monotonic() - started < 1.0:
+        if await replication.arrived(coming, marker):
+            return (time.monotonic() - started) * 1000
+        await coming.execute("SELECT pg_sleep($1)", _LOOK_SECONDS)
+    return None
+
+
+async def _not_now(ctx: StepContext, way: Way) -> str | None:
+    """Why a switch begun now would keep clients waiting for too long."""
+    live = await moving.inside(ctx, way.live)
+    oldest = await live.fetchval(_OPEN_TRANSACTIONS, list(way.live.database.roles.logins))
+    if oldest is not None:
+        return f"a transaction has been open for {oldest:.0f} s; the switch waits for it"
+    for _ in range(_ARRIVAL_LOOKS):
+        late = await arrival_ms(ctx, way)
+        if late is None or late > max(_ARRIVAL_MS, way.move.pause_budget_ms / 10):
+            return "changes do not arrive fast enough yet"
+    return None
+
+
+async def _put_off(ctx: StepContext, way: Way, error: TenantryError | TimeoutError) -> Outcome:
+    reason = (
+        error.message
+        if isinstance(error, TenantryError)
+        else f"the pause budget of {way.move.pause_budget_ms} ms was not enough"
+    )
+    await go_back(ctx, way)
+    async with ctx.catalog_write() as db:
+        attempts = await moves.put_off(db, way.move.id, reason)
+    seconds = min(_MOST_WAIT_SECONDS, 2.0**attempts)
+    return Wait(seconds, f"taken back, tries again: {reason}")
+
+
+async def _commit(
+    ctx: StepContext, way: Way, done: Switched, attempt: "_Attempt"
+) -> Outcome:
+    """The compare-and-set. When the catalog does not say what became of it, nobody guesses."""
+    reach(ctx, "commit.before")
+    done = msgspec.structs.replace(done, paused_ms=attempt.paused_ms())
+    try:
+        async with ctx.catalog_write() as db:
+            await moves.switch(db, way.move, ctx.operation.id, done, back=way.back)
+    except WrongState as error:
+        return await _put_off(ctx, way, error)
+    reach(ctx, "commit.after")
+    return Done(f"clients waited about {done.paused_ms:.0f} ms; {way.coming.server.name} serves")
+
+
+class _Attempt:
+    """One try: everything that can be had before the pause is had before it."""
+
+    def __init__(self, ctx: StepContext, way: Way) -> None:
+        self._ctx = ctx
+        self._way = way
+        self._started = 0.0
+        self._reading: Connection | None = None
+        self._names: list[str] = []
+        self._credentials: list[Credential] = []
+
+    def paused_ms(self) -> float:
+        """How long clients have been held by now."""
+        return round((time.monotonic() - self._started) * 1000, 1)
+
+    def close(self) -> None:
+        if self._reading is not None:
+            self._reading.terminate()
+
+    async def prepare(self) -> None:
+        """Connections, names and credentials; and who is in the session endpoint may leave."""
+        ctx, way = self._ctx, self._way
+        self._credentials = await _credentials(ctx, way)
+        for end in (way.live, way.coming):
+            await moving.inside(ctx, end)
+        await end_photograph(ctx, way)
+        async with moving.reading(ctx, way.live) as (place,):
+            self._reading = await connect(place.address, place.database, place.session)
+        self._names = await sequences.sequence_names(self._reading)
+        if way.online:
+            await self._drain_sessions()
+
+    async def carry_out(self) -> Switched:
+        """From the pause to the moment before the catalog changes."""
+        self._started = time.monotonic()
+        if self._way.online:
+            await self._hold()
+        reach(self._ctx, "fence.before")
+        await self._fence()
+        reach(self._ctx, "fence.after")
+        live = await moving.inside(self._ctx, self._way.live)
+        await _together(self._drain(), self._carry_sequences())
+        fence_lsn = await live.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        return await self._open(str(fence_lsn))
+
+    async def _drain_sessions(self) -> None:
+        ctx, seconds = self._ctx, _SESSION_DRAIN_SECONDS
+        order = Hold(ctx.operation.id, ctx.epoch, seconds + 1, seconds, "sessions")
+        try:
+            await hold_everywhere(ctx.ports.catalog, ctx.tenant_id, order)
+        except PoolerUnavailable:
+            # Whoever stays is cut off; a pooler that is away is noticed next.
+            return
+
+    async def _hold(self) -> None:
+        ctx, budget = self._ctx, self._way.move.pause_budget_ms / 1000
+        successor = ctx.ports.settings.engine.lease_seconds + _SUCCESSOR_SECONDS
+        order = Hold(ctx.operation.id, ctx.epoch, budget + successor, budget, "cut")
+        await hold_everywhere(ctx.ports.catalog, ctx.tenant_id, order)
+
+    async def _fence(self) -> None:
+        """Nobody of the tenant writes to the live database any more, and it says so."""
+        live, database = await moving.inside(self._ctx, self._way.live), self._way.live.database
+        await _close(live, self._way.live)
+        await tenant_database.write_identity(
+            live, self._way.tenant.id, database.generation, "previous"
+        )
+
+    async def _drain(self) -> None:
+        if not self._way.online:
+            return
+        live = await moving.inside(self._ctx, self._way.live)
+        coming = await moving.inside(self._ctx, self._way.coming, PHOTOGRAPH)
+        marker = await replication.mark(live)
+        while not await replication.arrived(coming, marker):
+            await coming.execute("SELECT pg_sleep($1)", _LOOK_SECONDS)
+
+    async def _carry_sequences(self) -> None:
+        coming = await moving.inside(self._ctx, self._way.coming)
+        if self._reading is not None:
+            found = await sequences.read_sequences(self._reading, self._names)
+            await sequences.set_sequences(coming, found)
+
+    async def _open(self, fence_lsn: str) -> Switched:
+        """The new database is photographed, says whose it is, and lets the tenant in."""
+        ctx, way = self._ctx, self._way
+        coming = await moving.inside(ctx, way.coming)
+        begin_lsn = await coming.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        snapshot = await export_snapshot(await moving.inside(ctx, way.coming, PHOTOGRAPH))
+        # This commit waits for its WAL, hence for all that was applied before it.
+        generation = max(way.live.database.generation + 1, way.coming.database.generation)
+        await tenant_database.write_identity(coming, way.tenant.id, generation, "primary")
+        for credential in self._credentials:
+            await tenant_roles.open_login(
+                coming, credential.login, credential.verifier, way.tenant.limits.login
+            )
+        return Switched(fence_lsn, str(begin_lsn), snapshot, 0.0)
+
+
+async def end_photograph(ctx: StepContext, way: Way) -> None:
+    """The session that keeps a snapshot of the new database keeps it no longer, and is there."""
+    session = await moving.inside(ctx, way.coming, PHOTOGRAPH)
+    if session.is_in_transaction():
+        await session.execute("ROLLBACK")
+
+
+async def _together(*works: Coroutine[Any, Any, None]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+
+
+def reach(ctx: StepContext, place: str) -> None:
+    """A crash point inside the switch, for tests."""
+    directory = ctx.ports.settings.engine.failpoint_dir
+    boundary = f"{ctx.operation.kind}.switch_route.{place}"
+    failpoints.reach(directory, boundary, ctx.operation.subject)
+
+
+def _words(way: Way) -> str:
+    waited = way.move.paused_ms
+    return f"{way.coming.server.name} serves; clients waited about {waited or 0:.0f} ms"
