@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from control_plane.adapters.doorbell import CeleryDoorbell, celery_app
 from control_plane.adapters.keyring import Keyring
+from control_plane.adapters.pg_programs import Programs
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog
 from control_plane.config import Settings
@@ -24,6 +25,7 @@ def make_ports(settings: Settings) -> Ports:
         keyring=Keyring.load(settings.keyring_file),
         doorbell=CeleryDoorbell(celery_app(settings)),
         templates=Templates(settings.templates),
+        programs=Programs(settings.backup.postgres_programs),
     )
 
 

@@ -1,6 +1,6 @@
 """Reclaim: drop a condemned database and its roles, in the order that cannot fail half-way."""
 
-from control_plane.adapters import tenant_database, tenant_roles
+from control_plane.adapters import scratch_database, tenant_roles
 from control_plane.catalog import databases, poolers, routes
 from control_plane.catalog.databases import Database
 from control_plane.domain.plans import PLANS
@@ -37,8 +37,10 @@ async def drop_database(ctx: StepContext) -> Outcome:
         return Skip(_GONE)
     server = await ctx.server(database.server_id)
     async with ctx.admin(server) as connection:
-        await tenant_database.drop_tenant_database(
-            connection, database.name, server.system_identifier
+        # Nothing but a scratch database has a loader; of any other there is none to drop.
+        loader = scratch_database.loader_of(database.name)
+        await scratch_database.drop_scratch(
+            connection, database.name, loader, server.system_identifier
         )
     return Done(database.name)
 

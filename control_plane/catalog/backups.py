@@ -80,14 +80,14 @@ class Drill(msgspec.Struct, frozen=True):
     state: str
     started_at: dt.datetime
     finished_at: dt.datetime
-    download_seconds: float | None
-    load_seconds: float | None
-    compare_seconds: float | None
-    tables: int | None
-    rows: int | None
-    content_hash: str | None
     server_version: int
-    problem: str | None
+    download_seconds: float | None = None
+    load_seconds: float | None = None
+    compare_seconds: float | None = None
+    tables: int | None = None
+    rows: int | None = None
+    content_hash: str | None = None
+    problem: str | None = None
 
 
 _BACKUP = ", ".join(Backup.__struct_fields__)
@@ -198,13 +198,14 @@ async def complete(db: Connection, backup_id: UUID, stored: Stored) -> None:
     )
 
 
-async def fail(db: Connection, backup_id: UUID, problem: str) -> None:
-    """The backup was not made."""
+async def fail_with_operation(db: Connection, backup_id: UUID) -> None:
+    """The operation of a backup has ended in this transaction, and the backup was not made."""
     await db.execute(
-        """UPDATE backups SET state = 'failed', finished_at = clock_timestamp(), problem = $2
-           WHERE id = $1 AND state = 'running'""",
+        """UPDATE backups b SET state = 'failed', finished_at = clock_timestamp(),
+               problem = coalesce(o.error_message, o.kind || ' was ' || o.state)
+           FROM operations o
+           WHERE b.id = $1 AND o.id = b.operation_id AND b.state = 'running'""",
         backup_id,
-        problem,
     )
 
 
@@ -221,7 +222,8 @@ async def mark_corrupt(db: Connection, backup_id: UUID, problem: str) -> None:
 async def mark_pruned(db: Connection, backup_id: UUID) -> None:
     """The objects of a backup are gone from the store."""
     await db.execute(
-        "UPDATE backups SET state = 'pruned' WHERE id = $1 AND state IN ('complete', 'corrupt')",
+        """UPDATE backups SET state = 'pruned', pruned_at = clock_timestamp()
+           WHERE id = $1 AND state IN ('complete', 'corrupt')""",
         backup_id,
     )
 

@@ -105,13 +105,18 @@ async def primary(db: Connection, tenant_id: UUID) -> Database:
     Raises:
         NotFound: the tenant has none.
     """
+    found = await find_primary(db, tenant_id)
+    if found is None:
+        raise NotFound("the tenant has no database")
+    return found
+
+
+async def find_primary(db: Connection, tenant_id: UUID) -> Database | None:
     row = await db.fetchrow(
         f"SELECT {_DATABASE} FROM databases WHERE tenant_id = $1 AND purpose = 'primary'",  # noqa: S608 - the struct's own field names
         tenant_id,
     )
-    if row is None:
-        raise NotFound("the tenant has no database")
-    return Database(**dict(row))
+    return Database(**dict(row)) if row else None
 
 
 async def on_server(db: Connection, server_id: UUID) -> list[Database]:
@@ -214,6 +219,17 @@ async def shares_roles(db: Connection, database: Database) -> bool:
             database.server_id,
             database.role_set_id,
             database.id,
+        )
+    )
+
+
+async def uses_roles(db: Connection, server_id: UUID, role_set_id: UUID) -> bool:
+    """Whether any database on this server uses these roles."""
+    return bool(
+        await db.fetchval(
+            """SELECT EXISTS (SELECT FROM databases WHERE server_id = $1 AND role_set_id = $2)""",
+            server_id,
+            role_set_id,
         )
     )
 

@@ -140,6 +140,15 @@ async def page(
     return [from_row(row) for row in rows]
 
 
+async def live_ids(db: Connection) -> list[UUID]:
+    """Every operation that is not over."""
+    rows = await db.fetch(
+        """SELECT id FROM operations
+           WHERE state IN ('pending', 'running', 'waiting', 'cancelling')"""
+    )
+    return [row["id"] for row in rows]
+
+
 async def tenants_wait(db: Connection, server_id: UUID) -> bool:
     """Whether a tenant is being provisioned on this server right now."""
     return bool(

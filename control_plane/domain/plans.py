@@ -74,6 +74,7 @@ _RESTORE = (
     "load_dump",
     "compare_content",
     "examine_scratch",
+    "record_drill",
 )
 _DAY = 24 * 60
 
@@ -198,7 +199,6 @@ PLANS: dict[Kind, Plan] = {
         _plan(
             "verify_backup",
             *_RESTORE,
-            "record_drill",
             "drop_scratch",
             minutes=_DAY,
             until="record_drill",
@@ -222,6 +222,7 @@ PLANS: dict[Kind, Plan] = {
             *_RESTORE,
             "adopt_roles",
             "claim_database",
+            "restore_logins",
             "publish_route",
             "verify_login",
             "activate",
@@ -236,7 +237,6 @@ PLANS: dict[Kind, Plan] = {
             "restore_logins",
             "publish_route",
             "verify_login",
-            "conclude_restore",
             minutes=60,
             until="fence_live",
         ),
@@ -245,7 +245,6 @@ PLANS: dict[Kind, Plan] = {
             *_CLOSE,
             *_BACK_UP,
             *_RESTORE,
-            "record_drill",
             "drop_scratch",
             "mark_archived",
             minutes=2 * _DAY,

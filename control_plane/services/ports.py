@@ -5,6 +5,7 @@ import msgspec
 from control_plane.adapters.doorbell import Doorbell
 from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.object_stores.store import ObjectStore
+from control_plane.adapters.pg_programs import Programs
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog
 from control_plane.config import Settings
@@ -18,4 +19,5 @@ class Ports(msgspec.Struct, frozen=True):
     keyring: Keyring
     doorbell: Doorbell
     templates: Templates
+    programs: Programs
     store: ObjectStore | None = None
