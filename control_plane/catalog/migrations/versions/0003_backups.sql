@@ -82,6 +82,7 @@ CREATE INDEX backups_complete ON backups (tenant_id, snapshot_at DESC) WHERE sta
 CREATE UNIQUE INDEX backups_one_per_slot ON backups (tenant_id, slot_at)
     WHERE slot_at IS NOT NULL AND state <> 'failed';
 CREATE UNIQUE INDEX backups_of_operation ON backups (operation_id);
+CREATE INDEX backups_failed ON backups (finished_at) WHERE state = 'failed';
 
 -- The ledger: each time a backup was restored and compared.
 CREATE TABLE drills (
@@ -161,6 +162,12 @@ CREATE TABLE backup_turns (
     drill_after     timestamptz
 );
 CREATE INDEX backup_turns_due ON backup_turns (due_at);
+-- One row: who holds it plans, and when that was done last.
+CREATE TABLE backup_planning (
+    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    planned_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+INSERT INTO backup_planning DEFAULT VALUES;
 
 CREATE TABLE exports (
     id           uuid PRIMARY KEY,
