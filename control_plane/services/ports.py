@@ -4,6 +4,7 @@ import msgspec
 
 from control_plane.adapters.doorbell import Doorbell
 from control_plane.adapters.keyring import Keyring
+from control_plane.adapters.keystore import Keystore
 from control_plane.adapters.object_stores.store import ObjectStore
 from control_plane.adapters.pg_programs import Programs
 from control_plane.adapters.template_files import Templates
@@ -12,7 +13,10 @@ from control_plane.config import Settings
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """One per process. ``store`` is where backups go, if there is such a place."""
+    """One per process. ``store`` is where backups go, if there is such a place.
+
+    ``keystore`` is where tenants' keys are; without it they are sealed in the catalog.
+    """
 
     settings: Settings
     catalog: Catalog
@@ -21,3 +25,4 @@ class Ports(msgspec.Struct, frozen=True):
     templates: Templates
     programs: Programs
     store: ObjectStore | None = None
+    keystore: Keystore | None = None

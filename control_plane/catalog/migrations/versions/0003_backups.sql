@@ -224,11 +224,16 @@ CREATE TRIGGER certificates_never_truncated BEFORE TRUNCATE ON certificates
 -- The keys themselves are in the keystore, apart from the catalog. sealed is only what an older
 -- version left here; it moves to the keystore at the key's next use.
 ALTER TABLE tenant_keys ALTER COLUMN sealed DROP NOT NULL;
+-- A version is 'next' from before its key is made until the key is known to be kept: a number is
+-- used by one attempt and never again, so that a late write of a dead one overwrites nothing.
 ALTER TABLE tenant_keys DROP CONSTRAINT tenant_keys_state_check;
 ALTER TABLE tenant_keys ADD CONSTRAINT tenant_keys_state_check
-    CHECK (state IN ('active', 'retired', 'destroyed'));
+    CHECK (state IN ('next', 'active', 'retired', 'destroyed'));
 ALTER TABLE tenant_keys ADD COLUMN destroyed_at timestamptz,
-    ADD CONSTRAINT tenant_keys_destroyed CHECK ((state = 'destroyed') = (destroyed_at IS NOT NULL));
+    ADD CONSTRAINT tenant_keys_destroyed CHECK ((state = 'destroyed') = (destroyed_at IS NOT NULL)),
+    ADD CONSTRAINT tenant_keys_gone CHECK (state <> 'destroyed' OR sealed IS NULL);
+CREATE UNIQUE INDEX operations_one_live_rekey ON operations (kind)
+    WHERE kind = 'rekey' AND state IN ('pending', 'running', 'waiting', 'cancelling');
 
 CREATE OR REPLACE FUNCTION refuse_illegal_tenant_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
