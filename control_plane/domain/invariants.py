@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.domain.names import TEMPLATE_PREFIX, RoleSet, show
+from control_plane.domain.names import TEMPLATE_PREFIX, RoleSet, loader_name, show
 from control_plane.domain.tenants import LoginLimits, TenantState
 
 Repair = Literal["reset_login", "reclaim", "resume", "sweep_templates"]
@@ -211,6 +211,7 @@ def _unknown(
             remedy = "find out whose it is; drop it by hand when it is nobody's"
             yield Finding("I-3", server.name, message, remedy)
     roles = {role for database in expected for role in RoleSet(database.role_set_id).every}
+    roles |= {loader_name(d.name) for d in expected if d.purpose in ("scratch", "condemned")}
     for role in sorted(server.roles - roles):
         message = f"role {role} on {server.name} belongs to nobody in the catalog"
         yield Finding("I-3", server.name, message, "drop the role by hand when nothing needs it")

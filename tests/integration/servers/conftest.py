@@ -67,7 +67,9 @@ async def ports(fleet: dict[int, TenantServer], tmp_path: Path) -> AsyncIterator
     templates = Templates(settings.templates)
     catalog = Catalog(settings)
     await catalog.open()
-    yield Ports(settings, catalog, Keyring.load(settings.keyring_file), Bells(), templates, Programs())
+    yield Ports(
+        settings, catalog, Keyring.load(settings.keyring_file), Bells(), templates, Programs()
+    )
     await catalog.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()
