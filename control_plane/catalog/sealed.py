@@ -58,16 +58,15 @@ async def older(db: Connection, column: SealedColumn, epoch: int, limit: int) ->
 
 async def replace(
     db: Connection, column: SealedColumn, changes: Sequence[tuple[bytes, bytes]]
-) -> int:
+) -> None:
     """Put new seals in the place of old ones; what has changed meanwhile stays as it is."""
-    rows = await db.fetch(
+    await db.execute(
         f"""UPDATE {column.table} SET {column.column} = change.fresh
             FROM unnest($1::bytea[], $2::bytea[]) AS change (known, fresh)
-            WHERE {column.column} = change.known RETURNING true""",  # noqa: S608 - constants of this module
+            WHERE {column.column} = change.known""",  # noqa: S608 - constants of this module
         [known for known, _ in changes],
         [fresh for _, fresh in changes],
     )
-    return len(rows)
 
 
 async def by_epoch(db: Connection) -> Counter[int]:
