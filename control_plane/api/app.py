@@ -26,6 +26,7 @@ from control_plane.api.context import DEPENDENCIES, Process
 from control_plane.api.correlation import BindRequestId, add_request_id
 from control_plane.api.credentials import CredentialController
 from control_plane.api.drift import DriftController
+from control_plane.api.encryption_keys import KeyRotationController, RekeyController
 from control_plane.api.field_keys import FieldKeyController
 from control_plane.api.handlers import complete_allow, methods_by_path
 from control_plane.api.health import HealthController
@@ -95,6 +96,7 @@ def _v1() -> Router:
             TenantController,
             CredentialController,
             FieldKeyController,
+            KeyRotationController,
             MigrationController,
             RolloutController,
             OperationController,
@@ -104,6 +106,7 @@ def _v1() -> Router:
             AuditController,
             AuditSealController,
             KeyController,
+            RekeyController,
             CheckController,
             DriftController,
         ],

@@ -6,7 +6,7 @@ from control_plane.cli.commands import Command, Group
 from control_plane.cli.complete import server_names, tenant_slugs
 from control_plane.cli.durations import Duration
 from control_plane.cli.options import dry_run_option, labels_option, limit_option, wait_option
-from control_plane.cli.output import when
+from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Json
 from control_plane.cli.progress import conclude
@@ -149,6 +149,21 @@ def suspend(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
 def resume(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
     """Let a suspended tenant in again, with the credentials it had."""
     _ask(session, "DELETE", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
+
+
+@tenants.command("rotate-key")
+@slug_argument
+@pass_session
+def rotate_key(session: Session, slug: str) -> None:
+    """Encrypt a tenant's backups and fields under a new key from now on.
+
+    The keys until now are kept and open what they encrypted.
+    """
+    done = session.api.change("POST", path("tenants", slug, "key-rotations"))
+    if session.json:
+        print_json(done)
+    else:
+        print_line(f"{slug} encrypts under version {done['version']} of its key now")
 
 
 @click.command(
