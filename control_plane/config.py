@@ -76,6 +76,7 @@ class BackupSettings(msgspec.Struct, frozen=True):
     per_server: int = 2
     undo_days: float = 7.0
     delete_grace_days: float = 30.0
+    copies_kept_days: int = 35
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -200,6 +201,7 @@ def _backup(home: Path) -> BackupSettings:
         per_server=int(_number("TENANTRY_BACKUPS_PER_SERVER", 2)),
         undo_days=_number("TENANTRY_UNDO_DAYS", 7),
         delete_grace_days=_number("TENANTRY_DELETE_GRACE_DAYS", 30),
+        copies_kept_days=int(_number("TENANTRY_COPIES_KEPT_DAYS", 35)),
     )
 
 

@@ -223,6 +223,18 @@ async def shares_roles(db: Connection, database: Database) -> bool:
     )
 
 
+async def sharing_roles(db: Connection, database: Database) -> list[Database]:
+    """The other databases on the same server that use the same roles."""
+    rows = await db.fetch(
+        f"""SELECT {_DATABASE} FROM databases
+            WHERE server_id = $1 AND role_set_id = $2 AND id <> $3 ORDER BY id""",  # noqa: S608 - the struct's own field names
+        database.server_id,
+        database.role_set_id,
+        database.id,
+    )
+    return [Database(**dict(row)) for row in rows]
+
+
 async def uses_roles(db: Connection, server_id: UUID, role_set_id: UUID) -> bool:
     """Whether any database on this server uses these roles."""
     return bool(
