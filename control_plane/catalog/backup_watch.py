@@ -13,7 +13,7 @@ from control_plane.domain.tenants import Tier
 
 # Up to when the data of tenant t are in a backup. A database that was made from a backup held
 # nothing else at first; before its first backup, a tenant is judged from its beginning.
-_COVERED = """
+COVERED = """
     LEFT JOIN databases d ON d.tenant_id = t.id AND d.purpose = 'primary'
     LEFT JOIN LATERAL (SELECT b.snapshot_at FROM backups b
                        WHERE b.tenant_id = t.id AND b.state = 'complete'
@@ -73,7 +73,7 @@ async def watched(db: Connection, tenant_id: UUID | None = None) -> list[Watched
     """The tenants with a turn whose RPO is watched; or this one, if it is."""
     rows = await db.fetch(
         f"""SELECT t.id, t.slug, {EFFECTIVE}, covered.until, u.breached_at
-            FROM backup_turns u JOIN tenants t ON t.id = u.tenant_id {JOIN_POLICY} {_COVERED}
+            FROM backup_turns u JOIN tenants t ON t.id = u.tenant_id {JOIN_POLICY} {COVERED}
             WHERE t.state IN ('active', 'suspended')
               AND ($1::uuid IS NULL OR t.id = $1)""",  # noqa: S608 - constants and the struct's own field names
         tenant_id,
@@ -192,7 +192,7 @@ async def figures(db: Connection) -> Figures:
             FROM backup_policies p
             LEFT JOIN tenants t ON t.tier = p.tier AND t.state IN ('active', 'suspended')
             LEFT JOIN backup_turns u ON u.tenant_id = t.id
-            {_COVERED} {_PROVEN}
+            {COVERED} {_PROVEN}
             GROUP BY p.tier ORDER BY p.tier"""  # noqa: S608 - constants of this module
     )
     planned = await db.fetchval(

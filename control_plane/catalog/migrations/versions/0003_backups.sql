@@ -110,6 +110,7 @@ CREATE TABLE drills (
 );
 CREATE INDEX drills_of_backup ON drills (backup_id, finished_at DESC);
 CREATE INDEX drills_of_tenant ON drills (tenant_id, finished_at DESC);
+CREATE INDEX drills_page ON drills (finished_at DESC, id DESC);
 CREATE UNIQUE INDEX drills_of_operation ON drills (operation_id);
 CREATE TRIGGER drills_append_only BEFORE UPDATE OR DELETE ON drills
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
