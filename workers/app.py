@@ -3,6 +3,7 @@
 from control_plane.adapters.doorbell import celery_app
 from control_plane.config import Settings
 from workers import (
+    backup_ticks,
     enrol,
     migrate,
     prepare,
@@ -74,6 +75,12 @@ app.conf.update(
         "reset_drift": _every(60, "reset_drift"),
         "tend_databases": _every(5, "tend_databases"),
         "forget_old": _every(3600, "forget_old"),
+        "plan_backups": _every(5, "plan_backups"),
+        "plan_drills": _every(60, "plan_drills"),
+        "watch_rpo": _every(30, "watch_rpo"),
+        "prune_backups": _every(300, "prune_backups"),
+        "collect_garbage": _every(3600, "collect_garbage"),
+        "drop_replaced": _every(60, "drop_replaced"),
     },
 )
-register(app, settings, VERBS, {**reconcile.TICKS, **upkeep.TICKS})
+register(app, settings, VERBS, {**backup_ticks.TICKS, **reconcile.TICKS, **upkeep.TICKS})
