@@ -74,9 +74,11 @@ async def load_dump(ctx: StepContext) -> Outcome:
     async with telling(ctx) as tell:
         await _fetch(ctx, what, tell)
         await _create(ctx, what)
-        await _load(ctx, what, tell)
+        privileges = await _load(ctx, what, tell)
     inside = await ctx.inside(what.server, what.scratch.name)
-    await scratch_database.dismiss_loader(inside, what.scratch.name, what.loader, what.roles)
+    await scratch_database.dismiss_loader(
+        inside, what.scratch.name, what.loader, what.roles, privileges
+    )
     return Done(megabytes(what.manifest.plain_bytes))
 
 
@@ -172,6 +174,8 @@ async def _stoppable(work: Callable[[threading.Event], None]) -> None:
 
 
 async def _create(ctx: StepContext, what: Restorable) -> None:
+    """An empty database, whatever was there; sessions in the one before are of no use."""
+    ctx.leave()
     async with ctx.admin(what.server) as admin:
         await scratch_database.create_scratch(
             admin,
@@ -181,9 +185,12 @@ async def _create(ctx: StepContext, what: Restorable) -> None:
             what.loader,
             what.server.system_identifier,
         )
+    inside = await ctx.inside(what.server, what.scratch.name)
+    await scratch_database.furnish_scratch(inside, what.manifest, what.roles, what.loader)
 
 
-async def _load(ctx: StepContext, what: Restorable, tell: Tell) -> None:
+async def _load(ctx: StepContext, what: Restorable, tell: Tell) -> list[str]:
+    """Load the archive; what is left to be granted by an administrator."""
     async with ctx.admin(what.server) as admin:
         password = await scratch_database.open_loader(admin, what.loader)
         job = LoadJob(
@@ -198,7 +205,7 @@ async def _load(ctx: StepContext, what: Restorable, tell: Tell) -> None:
         )
         try:
             async with restorable.judged(ctx, what.backup):
-                await load.load_archive(job, tell)
+                privileges = await load.load_archive(job, tell)
         finally:
             if not admin.is_closed():
                 await scratch_database.close_loader(admin, what.loader)
@@ -210,3 +217,4 @@ async def _load(ctx: StepContext, what: Restorable, tell: Tell) -> None:
             content=what.manifest.template_fingerprint,
             revision=what.manifest.schema_revision,
         )
+    return privileges
