@@ -5,7 +5,7 @@ what another key wrapped; the context is checked by the service and appears in i
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ class AwsKms:
     Credentials are those the AWS SDK finds: a role of the machine, a profile, or its variables.
     """
 
-    def __init__(self, key_ids: tuple[str, ...], *, region: str, endpoint: str | None) -> None:
+    def __init__(self, key_ids: Sequence[str], *, region: str, endpoint: str | None) -> None:
         self._key_ids = key_ids
         self._client: KMSClient = boto3.client(
             "kms",

@@ -132,10 +132,15 @@ class Keystore:
             if found := _NAME.fullmatch(held.key):
                 yield KeyName(found[1], int(found[2]))
 
+    def reference_of(self, name: KeyName) -> str | None:
+        """What a key says wrapped it; ``None`` if it is not there any more."""
+        held = self._read(KeyContext(name.tenant_id, name.version))
+        return held.reference if held else None
+
     def wrapped_by(self) -> Counter[str]:
         """How many keys each root has wrapped, by their reference."""
         with ThreadPoolExecutor(_READERS) as readers:
-            return Counter(filter(None, readers.map(self._reference_of, list(self.every()))))
+            return Counter(filter(None, readers.map(self.reference_of, list(self.every()))))
 
     def rewrap(self, name: KeyName) -> bool:
         """Wrap a key anew if an older root wrapped it; ``False`` when there is nothing to do.
@@ -175,10 +180,6 @@ class Keystore:
         """Forget what this process has opened of this tenant."""
         for known in [each for each in self._opened if each[0] == tenant_id]:
             self._opened.pop(known, None)
-
-    def _reference_of(self, name: KeyName) -> str | None:
-        held = self._read(KeyContext(name.tenant_id, name.version))
-        return held.reference if held else None
 
     def _unwrap(self, held: Wrapped, context: KeyContext) -> bytes:
         for root in self._roots:

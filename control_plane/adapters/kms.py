@@ -74,7 +74,7 @@ class LocalKms:
         self._keyring = keyring
 
     def reference(self) -> str:
-        return f"{_LOCAL}{self._keyring.active}"
+        return local_reference(self._keyring.active)
 
     def opens(self, reference: str) -> bool:
         return reference.startswith(_LOCAL)
@@ -86,10 +86,10 @@ class LocalKms:
             purpose=_PURPOSE,
             version=context.version,
         )
-        return Wrapped(f"{_LOCAL}{epoch_of(sealed)}", sealed)
+        return Wrapped(local_reference(epoch_of(sealed)), sealed)
 
     def unwrap(self, wrapped: Wrapped, context: KeyContext) -> bytes:
-        if wrapped.reference != f"{_LOCAL}{epoch_of(wrapped.blob)}":
+        if wrapped.reference != local_reference(epoch_of(wrapped.blob)):
             raise KeyUnavailable("a wrapped key does not name the epoch that wrapped it")
         opened = self._keyring.open(
             wrapped.blob, owner=context.tenant_id, purpose=_PURPOSE, version=context.version
@@ -98,3 +98,8 @@ class LocalKms:
 
     def rewrap(self, wrapped: Wrapped, context: KeyContext) -> Wrapped:
         return self.wrap(self.unwrap(wrapped, context), context)
+
+
+def local_reference(epoch: int) -> str:
+    """The reference of what an epoch of the local key file has wrapped."""
+    return f"{_LOCAL}{epoch}"

@@ -1,21 +1,25 @@
 """The root keys: what still needs which of them, and having everything put under the newest."""
 
 import asyncio
+import hmac
 from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
 from control_plane.adapters import clock
+from control_plane.adapters.keystore import Keystore
+from control_plane.adapters.kms import local_reference
 from control_plane.catalog import audit, operations, sealed
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
+from control_plane.domain.errors import KeyUnavailable
 from control_plane.domain.operations import Operation
 from control_plane.domain.plans import PLANS
 from control_plane.services.ports import Ports
 
 SUBJECT = "root key"
-_LOCAL = "local:"
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -39,7 +43,7 @@ class Needs(msgspec.Struct, frozen=True):
 
     def of_epoch(self, epoch: int) -> int:
         """How much would be lost with this epoch."""
-        return self.secrets.get(epoch, 0) + self.keys.get(f"{_LOCAL}{epoch}", 0)
+        return self.secrets.get(epoch, 0) + self.keys.get(local_reference(epoch), 0)
 
 
 async def needs(db: Connection, ports: Ports) -> Needs:
@@ -70,3 +74,32 @@ async def start_rekey(db: Connection, caller: Caller) -> Operation:
     )
     await audit.record(db, caller, Entry("root_key.rekey", SUBJECT))
     return operation
+
+
+def compare_keys(rebuilt: Mapping[int, bytes], present: Mapping[int, bytes]) -> str:
+    """That the keys from an escrow are those in use, in words.
+
+    Raises:
+        KeyUnavailable: they are not, or one in use was not escrowed.
+    """
+    for epoch, key in present.items():
+        if epoch not in rebuilt:
+            raise KeyUnavailable(
+                f"epoch {epoch} is in the key file and not in these shares; escrow again"
+            )
+        if not hmac.compare_digest(rebuilt[epoch], key):
+            raise KeyUnavailable(f"the shares give another key than epoch {epoch} of the key file")
+    return "the shares give every root key of the key file"
+
+
+def open_one(keystore: Keystore) -> str | None:
+    """That a key in the keystore opens, in words; ``None`` when it has none.
+
+    Raises:
+        KeyUnavailable: it does not open.
+    """
+    name = next(keystore.every(), None)
+    if name is None:
+        return None
+    keystore.open(name.tenant_id, name.version)
+    return f"version {name.version} of the key of tenant {name.tenant_id} opens"
