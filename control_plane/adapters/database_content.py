@@ -37,12 +37,12 @@ async def read_content(
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(frozen(address, database, session_name, snapshot))
         reading = _Reading(first.of(TABLE), told)
-        connections = [first.connection]
-        while len(connections) < min(at_once, reading.total):
-            other = frozen(address, database, session_name, first.name)
-            connections.append((await stack.enter_async_context(other)).connection)
+        others = [
+            await stack.enter_async_context(frozen(address, database, session_name, first.name))
+            for _ in range(1, min(at_once, reading.total))
+        ]
         sequences = await read_sequences(first)
-        await side_by_side(*(reading.run(connection) for connection in connections))
+        await side_by_side(*(reading.run(each.connection) for each in (first, *others)))
         large_objects = await _read(first.connection, load("content_large_objects"))
     return Content(reading.found, sequences, large_objects)
 
