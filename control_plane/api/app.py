@@ -21,6 +21,7 @@ from control_plane.api.access import (
     limit_rate,
 )
 from control_plane.api.audit import AuditController, AuditSealController
+from control_plane.api.backups import BackupController
 from control_plane.api.check import CheckController
 from control_plane.api.context import DEPENDENCIES, Process
 from control_plane.api.correlation import BindRequestId, add_request_id
@@ -36,6 +37,7 @@ from control_plane.api.migrations import MigrationController
 from control_plane.api.operations import OperationController
 from control_plane.api.plans import PlanController
 from control_plane.api.poolers import PoolerController
+from control_plane.api.restores import RestoreController
 from control_plane.api.rollouts import RolloutController
 from control_plane.api.servers import ServerController
 from control_plane.api.tenants import TenantController
@@ -97,6 +99,8 @@ def _v1() -> Router:
             CredentialController,
             FieldKeyController,
             KeyRotationController,
+            BackupController,
+            RestoreController,
             MigrationController,
             RolloutController,
             OperationController,

@@ -94,7 +94,10 @@ def openapi_config() -> OpenAPIConfig:
         use_handler_docstrings=True,
         render_plugins=[OfflineUi()],
         path="/schema",
-        tags=[Tag(name=name) for name in ("tenants", "operations", "servers", "access", "health")],
+        tags=[
+            Tag(name=name)
+            for name in ("tenants", "backups", "operations", "servers", "access", "health")
+        ],
     )
 
 

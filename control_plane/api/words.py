@@ -40,6 +40,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "target_state": get_args(TargetState),
     "tenant_state": get_args(TenantState),
     "select.tiers": TIERS,
+    "target": ("in_place", 'an object with the slug of a new tenant, {"slug": …}'),
+    "target.tier": TIERS,
 }
 _KINDS = {
     "str": "text",
@@ -52,7 +54,7 @@ _KINDS = {
 _LIMITS = {">=": "at least", "<=": "at most"}
 _LENGTH = re.compile(r"Expected `(str|array|object)` of length (>=|<=) (\d+)")
 _RANGE = re.compile(r"Expected `int` (>=|<=) (-?\d+)")
-_KIND = re.compile(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`")
+_KIND = re.compile(r"Expected `([\w |]+)`, got `(\w+)`")
 _CHOICE = "Invalid enum value "
 _TIME = "Invalid RFC3339 encoded datetime"
 
@@ -79,6 +81,6 @@ def _limit(message: str) -> str | None:
 
 def _kind(message: str) -> str | None:
     if found := _KIND.search(message):
-        wanted, got = (_KINDS.get(kind, kind) for kind in found.groups())
-        return f"{wanted} is required, not {got}"
+        wanted = (_KINDS.get(kind, kind) for kind in found[1].split(" | ") if kind != "null")
+        return f"{' or '.join(wanted)} is required, not {_KINDS.get(found[2], found[2])}"
     return None

@@ -12,6 +12,7 @@ from tests.integration.api.world import World
 UNKNOWN_OPERATION = "op_" + "0" * 26
 UNKNOWN_KEY = "ky_" + "0" * 26
 UNKNOWN_ROLLOUT = "ro_" + "0" * 26
+UNKNOWN_BACKUP = "bk_" + "0" * 26
 CALLERS = [*ROLES, "own app", "other app"]
 
 # One harmless request per operation; ``{tenant}`` is filled in. Where an operation would change
@@ -26,6 +27,14 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "resumeTenant": ("DELETE", "/v1/tenants/{tenant}/suspensions?dry_run=true", {}),
     "rotateCredentials": ("POST", "/v1/tenants/{tenant}/rotations?dry_run=true", {}),
     "rotateTenantKey": ("POST", "/v1/tenants/{tenant}/key-rotations?nonsense=1", {}),
+    "requestBackup": ("POST", "/v1/tenants/{tenant}/backups", {}),
+    "listBackups": ("GET", "/v1/tenants/{tenant}/backups", {}),
+    "getBackup": ("GET", f"/v1/backups/{UNKNOWN_BACKUP}", {}),
+    "verifyBackup": ("POST", f"/v1/backups/{UNKNOWN_BACKUP}/verifications", {}),
+    "listDrills": ("GET", "/v1/drills", {}),
+    "getBackupStatus": ("GET", "/v1/backup-status", {}),
+    "restoreTenant": ("POST", f"/v1/tenants/{OWN}/restores", {"json": {"target": "in_place"}}),
+    "undoRestore": ("POST", "/v1/tenants/{tenant}/restores/undo", {}),
     "addServer": ("POST", "/v1/servers", {"json": {}}),
     "listServers": ("GET", "/v1/servers", {}),
     "getServer": ("GET", "/v1/servers/pg-a", {}),
