@@ -2,6 +2,7 @@
 
 import click
 
+from control_plane.cli.asking import ask
 from control_plane.cli.commands import Command, Group
 from control_plane.cli.complete import server_names, tenant_slugs
 from control_plane.cli.durations import Duration
@@ -9,8 +10,6 @@ from control_plane.cli.options import dry_run_option, labels_option, limit_optio
 from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Json
-from control_plane.cli.progress import conclude
-from control_plane.cli.rehearsal import print_rehearsal
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_facts, print_table
 from control_plane.domain.tenants import TIERS
@@ -76,7 +75,7 @@ def create(  # noqa: PLR0913 - one parameter per option
         "labels": labels,
     }
     wanted.update({field: value for field, value in optional.items() if value})
-    _ask(session, "POST", "/v1/tenants", wanted, dry_run=dry_run, wait=wait)
+    ask(session, "POST", "/v1/tenants", wanted, dry_run=dry_run, wait=wait)
 
 
 @tenants.command("list")
@@ -138,7 +137,7 @@ def show(session: Session, slug: str) -> None:
 @pass_session
 def suspend(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
     """Cut a tenant off at once and keep its data."""
-    _ask(session, "POST", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
+    ask(session, "POST", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
 
 
 @tenants.command("resume")
@@ -148,7 +147,7 @@ def suspend(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
 @pass_session
 def resume(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
     """Let a suspended tenant in again, with the credentials it had."""
-    _ask(session, "DELETE", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
+    ask(session, "DELETE", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
 
 
 @tenants.command("rotate-key")
@@ -188,24 +187,7 @@ def rotate(
 ) -> None:
     """Give a tenant new credentials; the old ones work until the grace ends."""
     body = {} if grace is None else {"grace_seconds": grace}
-    _ask(session, "POST", path("tenants", slug, "rotations"), body, dry_run=dry_run, wait=wait)
-
-
-def _ask(
-    session: Session,
-    method: str,
-    target: str,
-    body: Json | None = None,
-    *,
-    dry_run: bool,
-    wait: bool,
-) -> None:
-    query = {"dry_run": "true"} if dry_run else None
-    answer = session.api.change(method, target, body, query)
-    if dry_run:
-        print_rehearsal(session, answer)
-    else:
-        conclude(session, answer, wait=wait)
+    ask(session, "POST", path("tenants", slug, "rotations"), body, dry_run=dry_run, wait=wait)
 
 
 def _state(tenant: Json) -> str:
