@@ -133,10 +133,10 @@ async def put_back_failed(
         """UPDATE backup_turns u SET slot_at = f.slot_at, due_at = $1
            FROM (SELECT DISTINCT ON (tenant_id) tenant_id, slot_at, finished_at, created_at
                  FROM backups WHERE state = 'failed' AND slot_at IS NOT NULL
-                   AND finished_at > $1 - interval '1 day'
+                   AND finished_at > $1::timestamptz - interval '1 day'
                  ORDER BY tenant_id, finished_at DESC) f
            WHERE u.tenant_id = f.tenant_id AND u.due_at > $1 AND u.slot_at > f.slot_at
-             AND f.finished_at <= $1 - $2::interval
+             AND f.finished_at <= $1::timestamptz - $2::interval
              AND NOT EXISTS (SELECT FROM backups b WHERE b.tenant_id = f.tenant_id
                              AND b.created_at > f.created_at)
              AND (SELECT count(*) FROM backups b WHERE b.tenant_id = f.tenant_id
@@ -167,7 +167,7 @@ _NEXT_UP = """
          GROUP BY d.server_id
     ), waiting AS (
         SELECT u.tenant_id, d.server_id,
-               extract(epoch FROM $1 - u.due_at) / coalesce(s.rpo_minutes, p.rpo_minutes) AS age
+               extract(epoch FROM $1::timestamptz - u.due_at) / coalesce(s.rpo_minutes, p.rpo_minutes) AS age
           FROM backup_turns u
           JOIN tenants t ON t.id = u.tenant_id AND t.state IN ('active', 'suspended')
           JOIN databases d ON d.tenant_id = t.id AND d.purpose = 'primary'

@@ -49,6 +49,19 @@ class Proof(msgspec.Struct, frozen=True):
     finished_at: dt.datetime
 
 
+class DrillRules(msgspec.Struct, frozen=True):
+    """How many drills may run, and when one is due.
+
+    After ``share`` of the time that a tenant may go without a proof; the first one when its
+    oldest backup is ``first_after`` old.
+    """
+
+    at_once: int
+    per_server: int
+    share: float
+    first_after: dt.timedelta
+
+
 class TierFigures(msgspec.Struct, frozen=True):
     """One tier: ages in seconds, ``None`` while there is nothing to be old."""
 
@@ -133,7 +146,7 @@ _DRILLS_DUE = (
           LEFT JOIN backup_schedules s ON s.tenant_id = t.id
           LEFT JOIN databases d ON d.tenant_id = t.id AND d.purpose = 'primary'
           LEFT JOIN servers v ON v.id = d.server_id
-         CROSS JOIN LATERAL (SELECT b.id FROM backups b
+         CROSS JOIN LATERAL (SELECT b.id, min(b.finished_at) OVER () AS first_at FROM backups b
                              WHERE b.tenant_id = t.id AND b.state = 'complete'
                              ORDER BY coalesce(b.id = t.archive_backup_id, false) DESC,
                                       b.snapshot_at DESC LIMIT 1) candidate
@@ -142,8 +155,10 @@ _DRILLS_DUE = (
     + """
          WHERE (u.drill_after IS NULL OR u.drill_after <= $1)
            AND (v.id IS NULL OR v.reachable)
-           AND (proven.finished_at IS NULL OR proven.finished_at
-                < $1 - make_interval(secs => $4 * 86400 * coalesce(s.drill_days, p.drill_days)))
+           AND CASE WHEN proven.finished_at IS NULL THEN candidate.first_at < $1::timestamptz - $5::interval
+                    ELSE proven.finished_at < $1::timestamptz
+                         - make_interval(secs => $4 * 86400 * coalesce(s.drill_days, p.drill_days))
+               END
            AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = t.id
                            AND o.state IN ('pending', 'running', 'waiting', 'cancelling'))
     ), ordered AS (
@@ -159,14 +174,11 @@ _DRILLS_DUE = (
 )
 
 
-async def drills_due(
-    db: Connection, now: dt.datetime, *, at_once: int, per_server: int, share: float
-) -> list[UUID]:
-    """The backups to prove now: of the tenants whose last proof is oldest, or that have none.
-
-    ``share`` of the time a tenant may go without a proof has to be over.
-    """
-    rows = await db.fetch(_DRILLS_DUE, now, at_once, per_server, share)
+async def drills_due(db: Connection, now: dt.datetime, rules: DrillRules) -> list[UUID]:
+    """The backups to prove now: of the tenants whose last proof is oldest, or that have none."""
+    rows = await db.fetch(
+        _DRILLS_DUE, now, rules.at_once, rules.per_server, rules.share, rules.first_after
+    )
     return [row["id"] for row in rows]
 
 

@@ -129,7 +129,10 @@ def turn_for(policy: Policy, tenant_id: UUID, slot: dt.datetime) -> Turn:
 def first_turn(policy: Policy, tenant_id: UUID, since: dt.datetime, now: dt.datetime) -> Turn:
     """The turn of a tenant that has none: the newest slot missed after ``since``, or the next."""
     newest = newest_slot(policy, now)
-    return turn_for(policy, tenant_id, newest if newest > since else next_slot(policy, now))
+    turn = turn_for(policy, tenant_id, newest if newest > since else next_slot(policy, now))
+    if turn.due_at > now:
+        return turn
+    return Turn(turn.slot_at, catch_up(policy, tenant_id, now))
 
 
 def present_turn(policy: Policy, turn: Turn, now: dt.datetime) -> Turn:
@@ -141,7 +144,7 @@ def present_turn(policy: Policy, turn: Turn, now: dt.datetime) -> Turn:
 
 
 def catch_up(policy: Policy, tenant_id: UUID, now: dt.datetime) -> dt.datetime:
-    """When a turn that came while nobody planned is due: not together with all the others."""
+    """When a turn that is late through no fault of the tenant is due: not with all the others."""
     spread = max(policy.jitter_minutes, _LEAST_SPREAD_MINUTES)
     return now + _share(tenant_id) * spread * _MINUTE
 

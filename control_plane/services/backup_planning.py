@@ -13,7 +13,7 @@ from control_plane.catalog import audit, backup_schedules, backup_turns, backup_
 from control_plane.catalog import tenants as catalog_tenants
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.backup_turns import Caps
-from control_plane.catalog.backup_watch import Watched
+from control_plane.catalog.backup_watch import DrillRules, Watched
 from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import CatalogUnavailable, OperationInProgress, TenantryError
 from control_plane.domain.operations import Operation
@@ -37,8 +37,10 @@ _RETRY_PAUSE = dt.timedelta(minutes=30)
 _ATTEMPTS_OF_A_SLOT = 3
 _AFTER_TROUBLE = dt.timedelta(minutes=5)
 _DRILL_RETRY_PAUSE = dt.timedelta(hours=6)
-# A drill is begun early enough to be over, even after a failure, before the policy asks for it.
+# A drill is begun early enough to be over, even after a failure, before the policy asks for it;
+# the first one not while a new tenant is still being set up.
 _SHARE_BEFORE_A_DRILL = 0.8
+_FIRST_DRILL_AFTER = dt.timedelta(days=1)
 
 
 async def catalog_time(ports: Ports) -> dt.datetime:
@@ -79,13 +81,7 @@ async def plan_drills(ports: Ports, now: dt.datetime) -> None:
         if await backup_turns.begin_planning(planning) is None:
             return
         async with ports.catalog.connection() as db:
-            due = await backup_watch.drills_due(
-                db,
-                now,
-                at_once=max(1, ports.settings.backup.at_once // 2),
-                per_server=1,
-                share=_SHARE_BEFORE_A_DRILL,
-            )
+            due = await backup_watch.drills_due(db, now, _drill_rules(ports))
         for backup_id in due:
             await _begin_drill(ports, backup_id, now)
 
@@ -147,6 +143,15 @@ async def _begin_backup(
         return None
     tenant = await catalog_tenants.get(db, tenant_id)
     return await begin_backup(db, ports, _SYSTEM, tenant, cause="schedule", slot_at=slot)
+
+
+def _drill_rules(ports: Ports) -> DrillRules:
+    return DrillRules(
+        at_once=(ports.settings.backup.at_once + 1) // 2,
+        per_server=1,
+        share=_SHARE_BEFORE_A_DRILL,
+        first_after=_FIRST_DRILL_AFTER,
+    )
 
 
 async def _begin_drill(ports: Ports, backup_id: UUID, now: dt.datetime) -> None:

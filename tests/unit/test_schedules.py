@@ -250,7 +250,11 @@ def test_a_new_tenant_waits_for_its_first_slot() -> None:
 def test_only_the_newest_missed_slot_counts() -> None:
     now = at("2026-05-05T10:00:00Z")
     missed = first_turn(NIGHTLY, TENANT, at("2026-05-01T02:00:00Z"), now)
-    assert missed == turn_for(NIGHTLY, TENANT, at("2026-05-05T02:00:00Z"))
+    assert missed == Turn(at("2026-05-05T02:00:00Z"), catch_up(NIGHTLY, TENANT, now))
+    soon = at("2026-05-05T02:00:01Z")
+    assert first_turn(NIGHTLY, TENANT, at("2026-05-01T02:00:00Z"), soon) == turn_for(
+        NIGHTLY, TENANT, at("2026-05-05T02:00:00Z")
+    )
     old = turn_for(NIGHTLY, TENANT, at("2026-05-01T02:00:00Z"))
     assert present_turn(NIGHTLY, old, now) == Turn(at("2026-05-05T02:00:00Z"), old.due_at)
 
