@@ -3,6 +3,7 @@
 from control_plane.adapters.doorbell import celery_app
 from control_plane.config import Settings
 from workers import (
+    backup,
     backup_ticks,
     enrol,
     migrate,
@@ -11,6 +12,9 @@ from workers import (
     reclaim,
     reconcile,
     rekey,
+    restore,
+    restore_beside,
+    restore_undo,
     resume,
     retire_login,
     rollout,
@@ -18,6 +22,7 @@ from workers import (
     survey,
     suspend,
     upkeep,
+    verify_backup,
 )
 from workers.engine.step import Verb
 from workers.engine.tasks import register
@@ -25,18 +30,23 @@ from workers.engine.tasks import register
 VERBS: dict[str, Verb] = {
     verb.plan.kind: verb
     for verb in (
+        backup.VERB,
         enrol.VERB,
         migrate.VERB,
         prepare.VERB,
         provision.VERB,
         reclaim.VERB,
         rekey.VERB,
+        restore.VERB,
+        restore_beside.VERB,
+        restore_undo.VERB,
         resume.VERB,
         retire_login.VERB,
         rollout.VERB,
         rotate.VERB,
         survey.VERB,
         suspend.VERB,
+        verify_backup.VERB,
     )
 }
 

@@ -11,36 +11,46 @@ from control_plane.config import REPOSITORY
 from control_plane.domain.plans import KINDS, PLANS
 from control_plane.domain.tenants import TIER_LIMITS
 from workers import (
+    backup,
     enrol,
     migrate,
     prepare,
     provision,
     reclaim,
     rekey,
+    restore,
+    restore_beside,
+    restore_undo,
     resume,
     retire_login,
     rollout,
     rotate,
     survey,
     suspend,
+    verify_backup,
 )
 
 PACKAGES = ("control_plane", "workers", "tenant_template", "deploy")
 VERBS = [
     module.VERB
     for module in (
+        backup,
         enrol,
         migrate,
         prepare,
         provision,
         reclaim,
         rekey,
+        restore,
+        restore_beside,
+        restore_undo,
         resume,
         retire_login,
         rollout,
         rotate,
         survey,
         suspend,
+        verify_backup,
     )
 ]
 LONGEST_FILE = 400

@@ -8,7 +8,7 @@ makes a backup of it; whatever has no manifest is garbage and is swept.
 import asyncio
 
 from control_plane.adapters import backup_login, backup_object, clock, dump
-from control_plane.adapters.dump import DumpJob, Dumped
+from control_plane.adapters.dump import Dumped, DumpJob
 from control_plane.adapters.object_stores.store import ObjectStore
 from control_plane.adapters.schema_fingerprint import read_fingerprint, role_names
 from control_plane.catalog import backups, databases, tenants
@@ -99,7 +99,7 @@ async def _upload(ctx: StepContext, store: ObjectStore, backup: Backup) -> Manif
         key = await tenant_keys.active_key(db, ctx.ports, ctx.tenant_id)
     source = await _source(ctx)
     dumped = await _dump(ctx, store, backup, source, key)
-    manifest = await manifests.compose(ctx, source, backup, dumped)
+    manifest = await manifests.compose(ctx, source, backup, dumped, key.version)
     await manifests.put_draft(store, manifest, key.key)
     return manifest
 

@@ -95,15 +95,17 @@ def clear_drafts(store: ObjectStore, backup: Backup) -> None:
     store.delete(_drafts(store, backup))
 
 
-async def compose(ctx: StepContext, source: Source, backup: Backup, dumped: Dumped) -> Manifest:
-    """Everything that is known of a backup whose data is uploaded."""
+async def compose(
+    ctx: StepContext, source: Source, backup: Backup, dumped: Dumped, key_version: int
+) -> Manifest:
+    """Everything that is known of a backup whose data this attempt has uploaded."""
     tenant, database, server = source.tenant, source.database, source.server
-    async with ctx.catalog_read() as db:
-        held = await databases.credentials(db, database.role_set_id)
     return Manifest(
         backup_id=backup.id,
         tenant_id=tenant.id,
         roles_key=database.role_set_id,
+        key_version=key_version,
+        object_key=naming.object_key(backup.tenant_id, backup.id, ctx.epoch),
         slug=tenant.slug,
         name=tenant.name,
         tier=tenant.tier,
@@ -117,12 +119,17 @@ async def compose(ctx: StepContext, source: Source, backup: Backup, dumped: Dump
         server_name=server.name,
         system_identifier=server.system_identifier,
         cause=backup.cause,
-        credentials=[
-            BackedUpCredential(c.slot, c.version, c.state, c.verifier, c.sealed)
-            for c in held.values()
-        ],
+        credentials=await _credentials(ctx, database),
         **msgspec.structs.asdict(dumped),
     )
+
+
+async def _credentials(ctx: StepContext, database: Database) -> list[BackedUpCredential]:
+    async with ctx.catalog_read() as db:
+        held = await databases.credentials(db, database.role_set_id)
+    return [
+        BackedUpCredential(c.slot, c.version, c.state, c.verifier, c.sealed) for c in held.values()
+    ]
 
 
 def stored(manifest: Manifest) -> Stored:
