@@ -19,7 +19,7 @@ _UNDRILLED = """
     WHERE t.state IN ('active', 'suspended', 'archived')
     GROUP BY t.id, s.drill_days, p.drill_days
     HAVING coalesce(max(b.verified_at), min(b.finished_at))
-           < $1 - make_interval(days => coalesce(s.drill_days, p.drill_days) + 1)
+           < $1::timestamptz - make_interval(days => coalesce(s.drill_days, p.drill_days) + 1)
 """
 _COMPLETE = """
     SELECT b.id, t.slug, b.object_key, b.manifest_key, b.stored_bytes

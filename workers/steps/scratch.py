@@ -101,6 +101,7 @@ async def compare_content(ctx: StepContext) -> Outcome:
         finally:
             if not admin.is_closed():
                 await backup_login.close_backup_login(admin, what.roles)
+        await scratch_database.refuse_backup_login(admin, what.scratch.name, what.roles)
     unequal = differences(what.manifest.content, found)
     async with restorable.judged(ctx, what.backup):
         if unequal:
