@@ -41,7 +41,6 @@ COLUMNS = (
     SealedColumn("credentials", "sealed", "role_set_id", "'login|' || slot", "version"),
     SealedColumn("tenant_keys", "sealed", "tenant_id", "'field'", "version"),
     SealedColumn("signing_keys", "sealed", "id", "'signing'", "1"),
-    SealedColumn("signing_keys", "sealed", "id", "'signing'", "1"),
 )
 
 

@@ -1,7 +1,6 @@
 """The keystore: a key opens for its tenant and version alone, and survives whatever dies."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -14,51 +13,12 @@ from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.keystore import CACHE_SECONDS, KeyName, Keystore
 from control_plane.adapters.kms import LocalKms
 from control_plane.adapters.object_stores.files import FileStore
-from control_plane.adapters.object_stores.store import StoredObject
 from control_plane.domain.errors import KeyUnavailable
+from tests.unit.dying_stores import DyingStore, Killed, LyingStore
 
 OWN, OTHER = UUID(int=7), UUID(int=8)
 ROOTS = {1: bytes(range(32)), 2: bytes(range(50, 82))}
 OLD, BOTH, NEW = Keyring({1: ROOTS[1]}, 1), Keyring(ROOTS, 2), Keyring({2: ROOTS[2]}, 2)
-
-
-class Killed(BaseException):
-    """The process ends here: no handler of ours may stop it."""
-
-
-class DyingStore(FileStore):
-    """Dies at its n-th write or deletion: before it, or after it is done."""
-
-    def __init__(self, directory: Path, *, lives: int, after: bool) -> None:
-        super().__init__(directory)
-        self._lives, self._after = lives, after
-
-    def put(self, key: str, data: bytes) -> StoredObject:
-        self._step(after=False)
-        stored = super().put(key, data)
-        self._step(after=True)
-        return stored
-
-    def delete(self, keys: Iterable[str]) -> None:
-        self._step(after=False)
-        super().delete(keys)
-        self._step(after=True)
-
-    def _step(self, *, after: bool) -> None:
-        self._lives -= after == self._after
-        if self._lives < 0 and after == self._after:
-            raise Killed
-
-
-class LyingStore(FileStore):
-    """Says that it wrote, and wrote something else, for keys that end like this."""
-
-    def __init__(self, directory: Path, ending: str) -> None:
-        super().__init__(directory)
-        self._ending = ending
-
-    def put(self, key: str, data: bytes) -> StoredObject:
-        return super().put(key, data[:-1] + b"?" if key.endswith(self._ending) else data)
 
 
 class Clock:
