@@ -3,12 +3,17 @@
 from control_plane.adapters.doorbell import celery_app
 from control_plane.config import Settings
 from workers import (
+    archive,
     backup,
     backup_ticks,
+    delete,
     enrol,
+    export,
+    lifecycle_ticks,
     migrate,
     prepare,
     provision,
+    purge,
     reclaim,
     reconcile,
     rekey,
@@ -19,8 +24,11 @@ from workers import (
     retire_login,
     rollout,
     rotate,
+    shred,
     survey,
     suspend,
+    unarchive,
+    undelete,
     upkeep,
     verify_backup,
 )
@@ -30,11 +38,15 @@ from workers.engine.tasks import register
 VERBS: dict[str, Verb] = {
     verb.plan.kind: verb
     for verb in (
+        archive.VERB,
         backup.VERB,
+        delete.VERB,
         enrol.VERB,
+        export.VERB,
         migrate.VERB,
         prepare.VERB,
         provision.VERB,
+        purge.VERB,
         reclaim.VERB,
         rekey.VERB,
         restore.VERB,
@@ -44,8 +56,11 @@ VERBS: dict[str, Verb] = {
         retire_login.VERB,
         rollout.VERB,
         rotate.VERB,
+        shred.VERB,
         survey.VERB,
         suspend.VERB,
+        unarchive.VERB,
+        undelete.VERB,
         verify_backup.VERB,
     )
 }
@@ -91,6 +106,14 @@ app.conf.update(
         "prune_backups": _every(300, "prune_backups"),
         "collect_garbage": _every(3600, "collect_garbage"),
         "drop_replaced": _every(60, "drop_replaced"),
+        "end_deletions": _every(5, "end_deletions"),
+        "delete_expired_exports": _every(30, "delete_expired_exports"),
     },
 )
-register(app, settings, VERBS, {**backup_ticks.TICKS, **reconcile.TICKS, **upkeep.TICKS})
+TICKS = {
+    **backup_ticks.TICKS,
+    **lifecycle_ticks.TICKS,
+    **reconcile.TICKS,
+    **upkeep.TICKS,
+}
+register(app, settings, VERBS, TICKS)

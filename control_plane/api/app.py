@@ -28,6 +28,8 @@ from control_plane.api.correlation import BindRequestId, add_request_id
 from control_plane.api.credentials import CredentialController
 from control_plane.api.drift import DriftController
 from control_plane.api.encryption_keys import KeyRotationController, RekeyController
+from control_plane.api.endings import EndingController
+from control_plane.api.exports import ExportController, TenantExportController
 from control_plane.api.field_keys import FieldKeyController
 from control_plane.api.handlers import complete_allow, methods_by_path
 from control_plane.api.health import HealthController
@@ -96,6 +98,9 @@ def _v1() -> Router:
         "/v1",
         route_handlers=[
             TenantController,
+            EndingController,
+            TenantExportController,
+            ExportController,
             CredentialController,
             FieldKeyController,
             KeyRotationController,

@@ -120,7 +120,7 @@ def finish(app: Litestar) -> None:
     operations = {
         operation.operation_id: operation
         for item in (document.paths or {}).values()
-        for operation in (item.get, item.post, item.delete)
+        for operation in (item.get, item.post, item.put, item.delete)
         if operation is not None
     }
     for handler in described:

@@ -17,6 +17,7 @@ CURSOR = r"^[0-7][0-9a-hjkmnp-tv-z]{25}$"
 AUDIT_CURSOR = r"^[1-9][0-9]{0,17}$"
 NAME_OR_ID = r"^[A-Za-z0-9_-]{1,64}$"
 SHARE = r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,3})?)%$"
+AGE_RECIPIENT = r"^age1[02-9ac-hj-np-z]{58}$"
 SHOWN_ID = r"^[a-z]{2}_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 
 PATTERN_WORDS = {
@@ -28,6 +29,7 @@ PATTERN_WORDS = {
     NAME_OR_ID: "this is neither a name nor an id",
     SHARE: "use a percentage from 0% to 100%, such as 25%",
     SHOWN_ID: "this is no id",
+    AGE_RECIPIENT: "this is no age recipient; age-keygen prints one that begins with age1",
 }
 
 # By the name of the parameter or field, as the framework reports it.

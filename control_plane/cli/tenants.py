@@ -6,6 +6,7 @@ from control_plane.cli.asking import ask
 from control_plane.cli.commands import Command, Group
 from control_plane.cli.complete import server_names, tenant_slugs
 from control_plane.cli.durations import Duration
+from control_plane.cli.endings import COMMANDS
 from control_plane.cli.options import dry_run_option, labels_option, limit_option, wait_option
 from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
@@ -25,10 +26,15 @@ slug_argument = click.argument("slug", shell_complete=tenant_slugs)
         'tenantry tenants create acme --name "Acme Clinic" --tier enterprise --wait',
         "tenantry tenants list --tier standard",
         "tenantry tenants suspend acme --wait",
+        "tenantry tenants archive acme --wait",
     ),
 )
 def tenants() -> None:
-    """Create, list, show, suspend and resume tenants."""
+    """Create, list, show, suspend, archive and delete tenants."""
+
+
+for _command in COMMANDS:
+    tenants.add_command(_command)
 
 
 @tenants.command(
@@ -126,6 +132,9 @@ def show(session: Session, slug: str) -> None:
         ("labels", ", ".join(f"{k}={v}" for k, v in (tenant.get("labels") or {}).items())),
         ("created", when(session, tenant["created_at"])),
         ("activated", when(session, tenant.get("activated_at"))),
+        ("legal hold", "nothing of it may be destroyed" if tenant.get("legal_hold") else None),
+        ("databases go", when(session, tenant.get("delete_after"))),
+        ("backups go", when(session, tenant.get("shred_after"))),
     )
     print_facts(session, tenant, facts)
 

@@ -13,7 +13,7 @@ from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.exports import Export, NewExport
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
-from control_plane.domain.errors import NotFound, WrongState
+from control_plane.domain.errors import Invalid, NotFound, WrongState
 from control_plane.domain.keys import may_see
 from control_plane.domain.names import show
 from control_plane.domain.operations import Operation
@@ -96,8 +96,7 @@ async def make_link(db: Connection, ports: Ports, caller: Caller, shown: str, se
     """A link to a bundle, with its audit event in the same transaction: show it after the commit.
 
     Raises:
-        Invalid: this kind of store has no links.
-        WrongState: the bundle is not ready, or expired.
+        WrongState: the bundle is not ready, or expired, or its store has no links.
         CatalogUnavailable: the showing could not be recorded.
         NotFound, Conflict: see there.
     """
@@ -108,7 +107,11 @@ async def make_link(db: Connection, ports: Ports, caller: Caller, shown: str, se
         state = "expired" if export.state == "ready" else export.state
         raise WrongState(f"export {shown} is {state}; only one that is ready has a link")
     seconds = min(seconds, LINK_SECONDS, max(1, int(left)))
-    url = await asyncio.to_thread(store.link, export.object_key, seconds)
+    try:
+        url = await asyncio.to_thread(store.link, export.object_key, seconds)
+    except Invalid as error:
+        where = f"take {export.object_key} from {store.url}"
+        raise WrongState(f"{error.message}; {where}") from error
     tenant = await tenants.get(db, export.tenant_id)
     facts: dict[str, object] = {"export": shown, "seconds": seconds}
     entry = Entry("export.link", tenant.slug, tenant_id=tenant.id, facts=facts)

@@ -11,11 +11,15 @@ from control_plane.config import REPOSITORY
 from control_plane.domain.plans import KINDS, PLANS
 from control_plane.domain.tenants import TIER_LIMITS
 from workers import (
+    archive,
     backup,
+    delete,
     enrol,
+    export,
     migrate,
     prepare,
     provision,
+    purge,
     reclaim,
     rekey,
     restore,
@@ -25,8 +29,11 @@ from workers import (
     retire_login,
     rollout,
     rotate,
+    shred,
     survey,
     suspend,
+    unarchive,
+    undelete,
     verify_backup,
 )
 
@@ -34,11 +41,15 @@ PACKAGES = ("control_plane", "workers", "tenant_template", "deploy")
 VERBS = [
     module.VERB
     for module in (
+        archive,
         backup,
+        delete,
         enrol,
+        export,
         migrate,
         prepare,
         provision,
+        purge,
         reclaim,
         rekey,
         restore,
@@ -48,8 +59,11 @@ VERBS = [
         retire_login,
         rollout,
         rotate,
+        shred,
         survey,
         suspend,
+        unarchive,
+        undelete,
         verify_backup,
     )
 ]

@@ -29,6 +29,8 @@ NOT_IN_A_SCHEMA = (
     '"code":"revision_refused"',
     "name the new tenant's server in target",
     "only a restore in place has a source that can be lost",
+    "to say that it is meant",
+    "this is no age recipient",
     "a break-glass key says why it looks",
     "a key that is bound to a tenant has the role app and no other",
     "a key with these roles lives at most 8 hours",
