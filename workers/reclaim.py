@@ -3,6 +3,7 @@
 from control_plane.adapters import scratch_database, tenant_roles
 from control_plane.catalog import databases, poolers, routes
 from control_plane.catalog.databases import Database
+from control_plane.domain.names import RoleSet
 from control_plane.domain.plans import PLANS
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
 
@@ -50,17 +51,18 @@ async def drop_roles(ctx: StepContext) -> Outcome:
     database = await _condemned(ctx)
     if database is None:
         return Skip(_GONE)
+    # A restore for a new tenant may have ended between the roles of the old one and its own.
+    candidates = {database.role_set_id, database.tenant_id or database.role_set_id}
     async with ctx.catalog_read() as db:
-        sharing = await databases.sharing_roles(db, database)
-    if any(other.purpose != "condemned" or other.id > database.id for other in sharing):
-        return Skip("another database of the tenant uses the roles")
-    if sharing:
-        # Of several that go at once the last one takes the roles along.
-        return Wait(0.5, f"{sharing[0].name} goes first")
+        needed = await databases.role_sets_beside(db, database)
+    unused = [RoleSet(key) for key in sorted(candidates - needed)]
     server = await ctx.server(database.server_id)
     async with ctx.admin(server) as connection:
-        await tenant_roles.drop_role_set(connection, database.roles, server.system_identifier)
-    return Done(f"roles {database.roles.prefix}_*")
+        for roles in unused:
+            await tenant_roles.drop_role_set(connection, roles, server.system_identifier)
+    if not unused:
+        return Skip("another database of the tenant uses the roles")
+    return Done(", ".join(f"roles {roles.prefix}_*" for roles in unused))
 
 
 async def forget_database(ctx: StepContext) -> Outcome:

@@ -37,8 +37,8 @@ async def adopt_roles(ctx: StepContext) -> Outcome:
     await hand_over(inside, what.roles, new)
     async with ctx.catalog_write() as db:
         await replacements.change_roles(db, what.scratch.id, new.key)
-        foreign = await databases.uses_roles(db, what.server.id, what.roles.key)
-    if not foreign:
+        needed = await databases.role_sets_beside(db, what.scratch)
+    if what.roles.key not in needed:
         async with ctx.admin(what.server) as admin:
             await tenant_roles.drop_role_set(admin, what.roles, what.server.system_identifier)
     return Done(f"roles {new.prefix}_*")

@@ -210,40 +210,14 @@ async def forget(db: Connection, database: Database) -> None:
     )
 
 
-async def shares_roles(db: Connection, database: Database) -> bool:
-    """Whether another database on the same server uses the same roles."""
-    return bool(
-        await db.fetchval(
-            """SELECT EXISTS (SELECT FROM databases
-                              WHERE server_id = $1 AND role_set_id = $2 AND id <> $3)""",
-            database.server_id,
-            database.role_set_id,
-            database.id,
-        )
-    )
-
-
-async def sharing_roles(db: Connection, database: Database) -> list[Database]:
-    """The other databases on the same server that use the same roles."""
+async def role_sets_beside(db: Connection, database: Database) -> set[UUID]:
+    """The role sets that other databases on the same server use."""
     rows = await db.fetch(
-        f"""SELECT {_DATABASE} FROM databases
-            WHERE server_id = $1 AND role_set_id = $2 AND id <> $3 ORDER BY id""",  # noqa: S608 - the struct's own field names
+        "SELECT DISTINCT role_set_id FROM databases WHERE server_id = $1 AND id <> $2",
         database.server_id,
-        database.role_set_id,
         database.id,
     )
-    return [Database(**dict(row)) for row in rows]
-
-
-async def uses_roles(db: Connection, server_id: UUID, role_set_id: UUID) -> bool:
-    """Whether any database on this server uses these roles."""
-    return bool(
-        await db.fetchval(
-            """SELECT EXISTS (SELECT FROM databases WHERE server_id = $1 AND role_set_id = $2)""",
-            server_id,
-            role_set_id,
-        )
-    )
+    return {row["role_set_id"] for row in rows}
 
 
 class PoolCounts(msgspec.Struct, frozen=True):

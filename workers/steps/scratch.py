@@ -130,12 +130,12 @@ async def drop_scratch(ctx: StepContext) -> Outcome:
         return Skip("already gone")
     server = await ctx.server(scratch.server_id)
     async with ctx.catalog_read() as db:
-        shared = await databases.shares_roles(db, scratch)
+        needed = await databases.role_sets_beside(db, scratch)
     async with ctx.admin(server) as admin:
         loader = scratch_database.loader_of(scratch.name)
         identifier = server.system_identifier
         await scratch_database.drop_scratch(admin, scratch.name, loader, identifier)
-        if not shared:
+        if scratch.role_set_id not in needed:
             await tenant_roles.drop_role_set(admin, scratch.roles, identifier)
     async with ctx.catalog_write() as db:
         await databases.forget(db, scratch)
