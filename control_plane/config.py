@@ -60,7 +60,7 @@ class BackupSettings(msgspec.Struct, frozen=True):
 
     ``store`` and ``keystore`` are ``s3://bucket/prefix`` or ``file:///directory``; the keystore is
     the store itself, under another prefix, unless it is named. ``kms`` is ``local`` or
-    ``aws-kms:<key id>``.
+    ``aws-kms:<key id>``; key ids after it, with commas, only open what they wrapped before.
     """
 
     store: str | None = None
@@ -76,6 +76,7 @@ class BackupSettings(msgspec.Struct, frozen=True):
     per_server: int = 2
     undo_days: float = 7.0
     delete_grace_days: float = 30.0
+    copies_kept_days: int = 35
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -167,6 +168,24 @@ class ClientSettings(msgspec.Struct, frozen=True):
         )
 
 
+class KeySettings(msgspec.Struct, frozen=True):
+    """What opening tenants' keys takes, on a machine that may have nothing else."""
+
+    keyring_file: Path
+    backup: BackupSettings
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the variables about keys and stores.
+
+        Raises:
+            SettingsError: a value cannot be used.
+        """
+        home = Path(_text("TENANTRY_HOME", "/var/lib/tenantry"))
+        keyring = Path(_text("TENANTRY_KEYRING_FILE", str(home / "keys" / "root.keys")))
+        return cls(keyring, _backup(home))
+
+
 def default_home() -> Path:
     """The state directory of the local stack: system-wide for root, per user otherwise."""
     if os.geteuid() == 0:
@@ -184,7 +203,7 @@ def child_environment(**values: str) -> dict[str, str]:
 def _backup(home: Path) -> BackupSettings:
     store = os.environ.get("TENANTRY_BACKUP_STORE") or None
     kms = _text("TENANTRY_KMS", "local")
-    if kms != "local" and not re.fullmatch(r"aws-kms:\S+", kms):
+    if kms != "local" and not re.fullmatch(r"aws-kms:[^\s,]+(,[^\s,]+)*", kms):
         raise SettingsError(f"TENANTRY_KMS={kms!r} is neither local nor aws-kms:<key id>")
     return BackupSettings(
         store=store,
@@ -200,6 +219,7 @@ def _backup(home: Path) -> BackupSettings:
         per_server=int(_number("TENANTRY_BACKUPS_PER_SERVER", 2)),
         undo_days=_number("TENANTRY_UNDO_DAYS", 7),
         delete_grace_days=_number("TENANTRY_DELETE_GRACE_DAYS", 30),
+        copies_kept_days=int(_number("TENANTRY_COPIES_KEPT_DAYS", 35)),
     )
 
 

@@ -44,18 +44,34 @@ class Driver:
         return tenant
 
     async def begin(self, slug: str, verb: str, **body: Any) -> dict[str, Any]:
-        """Start ``suspend``, ``resume`` or ``rotate``."""
+        """Start a verb on a tenant; the body goes with those that take one."""
         method, path = {
             "suspend": ("POST", "suspensions"),
             "resume": ("DELETE", "suspensions"),
             "rotate": ("POST", "rotations"),
+            "backup": ("POST", "backups"),
+            "restore": ("POST", "restores"),
+            "restore_undo": ("POST", "restores/undo"),
         }[verb]
-        request = {"json": body} if verb == "rotate" else {}
+        request = {"json": body} if verb in ("rotate", "restore") else {}
         operation: dict[str, Any] = await self.call(method, f"/v1/tenants/{slug}/{path}", **request)
         return operation
 
     async def run(self, slug: str, verb: str, **body: Any) -> dict[str, Any]:
         return await self.finish(await self.begin(slug, verb, **body))
+
+    async def back_up(self, slug: str) -> str:
+        """The ``bk_`` id of a backup made just now."""
+        await self.run(slug, "backup")
+        page = await self.call("GET", f"/v1/tenants/{slug}/backups")
+        newest = page["items"][0]
+        assert newest["state"] == "complete", newest
+        return str(newest["id"])
+
+    async def verify(self, backup: str) -> dict[str, Any]:
+        """Start the restore drill of a backup."""
+        operation: dict[str, Any] = await self.call("POST", f"/v1/backups/{backup}/verifications")
+        return operation
 
     async def over(self, operation: dict[str, Any], seconds: float = 90) -> dict[str, Any]:
         """The operation once it is over, however it ended."""

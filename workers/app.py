@@ -3,19 +3,34 @@
 from control_plane.adapters.doorbell import celery_app
 from control_plane.config import Settings
 from workers import (
+    archive,
+    backup,
+    backup_ticks,
+    delete,
     enrol,
+    export,
+    lifecycle_ticks,
     migrate,
     prepare,
     provision,
+    purge,
     reclaim,
     reconcile,
+    rekey,
+    restore,
+    restore_beside,
+    restore_undo,
     resume,
     retire_login,
     rollout,
     rotate,
+    shred,
     survey,
     suspend,
+    unarchive,
+    undelete,
     upkeep,
+    verify_backup,
 )
 from workers.engine.step import Verb
 from workers.engine.tasks import register
@@ -23,17 +38,30 @@ from workers.engine.tasks import register
 VERBS: dict[str, Verb] = {
     verb.plan.kind: verb
     for verb in (
+        archive.VERB,
+        backup.VERB,
+        delete.VERB,
         enrol.VERB,
+        export.VERB,
         migrate.VERB,
         prepare.VERB,
         provision.VERB,
+        purge.VERB,
         reclaim.VERB,
+        rekey.VERB,
+        restore.VERB,
+        restore_beside.VERB,
+        restore_undo.VERB,
         resume.VERB,
         retire_login.VERB,
         rollout.VERB,
         rotate.VERB,
+        shred.VERB,
         survey.VERB,
         suspend.VERB,
+        unarchive.VERB,
+        undelete.VERB,
+        verify_backup.VERB,
     )
 }
 
@@ -72,6 +100,20 @@ app.conf.update(
         "reset_drift": _every(60, "reset_drift"),
         "tend_databases": _every(5, "tend_databases"),
         "forget_old": _every(3600, "forget_old"),
+        "plan_backups": _every(5, "plan_backups"),
+        "plan_drills": _every(60, "plan_drills"),
+        "watch_rpo": _every(30, "watch_rpo"),
+        "prune_backups": _every(300, "prune_backups"),
+        "collect_garbage": _every(3600, "collect_garbage"),
+        "drop_replaced": _every(60, "drop_replaced"),
+        "end_deletions": _every(5, "end_deletions"),
+        "delete_expired_exports": _every(30, "delete_expired_exports"),
     },
 )
-register(app, settings, VERBS, {**reconcile.TICKS, **upkeep.TICKS})
+TICKS = {
+    **backup_ticks.TICKS,
+    **lifecycle_ticks.TICKS,
+    **reconcile.TICKS,
+    **upkeep.TICKS,
+}
+register(app, settings, VERBS, TICKS)

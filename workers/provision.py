@@ -4,15 +4,14 @@ When the request claimed a database of the pool, its roles and schema are there 
 steps only turn them into this tenant's.
 """
 
-from control_plane.catalog import databases, routes, servers, tenants
+from control_plane.catalog import databases, tenants
 from control_plane.catalog.databases import Credential, Database
-from control_plane.catalog.pool import Connection
 from control_plane.domain.plans import PLANS
 from control_plane.domain.tenants import LoginLimits
-from control_plane.services import reclaiming
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb
 from workers.steps import databases as making
 from workers.steps import routes as routing
+from workers.steps.giving_up import give_up_tenant
 
 _CLAIMED = "claimed from the pool"
 
@@ -63,22 +62,6 @@ async def activate(ctx: StepContext) -> Outcome:
     return Done()
 
 
-async def abandon(ctx: StepContext, db: Connection) -> None:
-    """Give back slug, places and database; what exists on the server is reclaimed later."""
-    tenant = await tenants.get(db, ctx.tenant_id)
-    if tenant.state != "provisioning":
-        return
-    database = await databases.primary(db, ctx.tenant_id)
-    await tenants.change_state(db, ctx.tenant_id, expected="provisioning", wanted="deleted")
-    await servers.release(db, database.server_id)
-    await routes.leave_cell(db, await tenants.cell_id(db, ctx.tenant_id))
-    # With the slug goes the alias: whoever asks for it next must find it free.
-    route = await routes.find(db, ctx.tenant_id)
-    if route is not None:
-        await routes.touch(db, route, "withdrawn")
-    await reclaiming.condemn(db, database, ctx.operation.actor)
-
-
 async def _database(ctx: StepContext) -> Database:
     async with ctx.catalog_read() as db:
         return await databases.primary(db, ctx.tenant_id)
@@ -106,5 +89,5 @@ VERB = Verb(
         verify_login,
         activate,
     ),
-    abandon=abandon,
+    abandon=give_up_tenant,
 )

@@ -1,8 +1,9 @@
 """Reclaim: drop a condemned database and its roles, in the order that cannot fail half-way."""
 
-from control_plane.adapters import tenant_database, tenant_roles
+from control_plane.adapters import scratch_database, tenant_roles
 from control_plane.catalog import databases, poolers, routes
 from control_plane.catalog.databases import Database
+from control_plane.domain.names import RoleSet
 from control_plane.domain.plans import PLANS
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
 
@@ -37,8 +38,10 @@ async def drop_database(ctx: StepContext) -> Outcome:
         return Skip(_GONE)
     server = await ctx.server(database.server_id)
     async with ctx.admin(server) as connection:
-        await tenant_database.drop_tenant_database(
-            connection, database.name, server.system_identifier
+        # Nothing but a scratch database has a loader; of any other there is none to drop.
+        loader = scratch_database.loader_of(database.name)
+        await scratch_database.drop_scratch(
+            connection, database.name, loader, server.system_identifier
         )
     return Done(database.name)
 
@@ -48,14 +51,18 @@ async def drop_roles(ctx: StepContext) -> Outcome:
     database = await _condemned(ctx)
     if database is None:
         return Skip(_GONE)
+    # A restore for a new tenant may have ended between the roles of the old one and its own.
+    candidates = {database.role_set_id, database.tenant_id or database.role_set_id}
     async with ctx.catalog_read() as db:
-        shared = await databases.shares_roles(db, database)
-    if shared:
-        return Skip("another database of the tenant uses the roles")
+        needed = await databases.role_sets_beside(db, database)
+    unused = [RoleSet(key) for key in sorted(candidates - needed)]
     server = await ctx.server(database.server_id)
     async with ctx.admin(server) as connection:
-        await tenant_roles.drop_role_set(connection, database.roles, server.system_identifier)
-    return Done(f"roles {database.roles.prefix}_*")
+        for roles in unused:
+            await tenant_roles.drop_role_set(connection, roles, server.system_identifier)
+    if not unused:
+        return Skip("another database of the tenant uses the roles")
+    return Done(", ".join(f"roles {roles.prefix}_*" for roles in unused))
 
 
 async def forget_database(ctx: StepContext) -> Outcome:

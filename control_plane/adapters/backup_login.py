@@ -1,32 +1,52 @@
-"""The backup role's login: opened for the time of a dump or a copy, closed otherwise.
+"""The backup login of a tenant: opened for the time of a dump or a comparison, closed otherwise.
 
-It may read everything of its tenant and write nothing, so that whatever runs while rows are read
-runs without an administrator's rights (S-08).
+It reads everything in its own database, row security and large objects of any owner included, and
+may change nothing. What a tenant left behind can run with these rights at most (S-08).
 """
 
 from control_plane.adapters import scram
+from control_plane.adapters.admin_sessions import terminate_logins
 from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.sql_text import fill
 from control_plane.config import Secret
 from control_plane.domain.names import RoleSet
 
-# A password of 256 random bits that lives for one dump; see migrator_lease.
+# A password of 256 random bits that lives for minutes; see migrator_lease.
 _ITERATIONS = 8
+# Sessions that have begun by then go on for as long as they need.
+_MINUTES = 30
 
-_OPEN = "ALTER ROLE {backup} LOGIN PASSWORD {verifier};"
+_UNTIL = "SELECT (clock_timestamp() + make_interval(mins => $1))::text"
+# Set each time, for roles that an older version made. lc_messages: pg_dump tells what went wrong
+# in the server's words only.
+_OPEN = """
+ALTER ROLE {backup} SET lo_compat_privileges = on;
+ALTER ROLE {backup} SET lc_messages = 'C';
+ALTER ROLE {backup} SET client_connection_check_interval = '1s';
+ALTER ROLE {backup} LOGIN PASSWORD {verifier} VALID UNTIL '%s';
+"""
 _CLOSE = "ALTER ROLE {backup} NOLOGIN PASSWORD NULL;"
 
 
 async def open_backup_login(admin: Connection, roles: RoleSet) -> Secret:
-    """Let the tenant's backup role in; its password until ``close_backup_login``."""
+    """Let the backup login in; its password until ``close_backup_login``, or for half an hour.
+
+    ``admin`` is an administrator's, to any database of the server.
+    """
     password = scram.new_password()
     verifier = scram.verifier(password, iterations=_ITERATIONS)
     with translated():
-        await admin.execute(fill(_OPEN, backup=roles.backup, verifier=verifier))
+        until = await admin.fetchval(_UNTIL, _MINUTES)
+        await admin.execute(fill(_OPEN, backup=roles.backup, verifier=verifier) % until)
     return password
 
 
 async def close_backup_login(admin: Connection, roles: RoleSet) -> None:
-    """Keep the backup role out from now on; sessions it still has go on."""
+    """Keep the backup login out and end its sessions.
+
+    Raises:
+        ObjectInUse: a session of it does not end.
+    """
     with translated():
         await admin.execute(fill(_CLOSE, backup=roles.backup))
+    await terminate_logins(admin, [roles.backup])

@@ -45,7 +45,7 @@ def fetch(
     """
     if _is_object(spool, manifest):
         return
-    _check_length(store, manifest)
+    require_stored(store, manifest)
     coming = spool.with_name(spool.name + ".part")
     with suppress(FileNotFoundError):
         coming.unlink()
@@ -98,7 +98,7 @@ def check_stored(store: ObjectStore, manifest: Manifest, key: bytes) -> None:
         BackupCorrupt: it is not what the manifest says, or a chunk of it does not authenticate.
         StoreUnavailable: the store failed.
     """
-    _check_length(store, manifest)
+    require_stored(store, manifest)
     _prove(store.read(manifest.object_key, manifest.stored_bytes), manifest, key)
 
 
@@ -116,7 +116,14 @@ class _Source:
         return next(self._chunks, b"")
 
 
-def _check_length(store: ObjectStore, manifest: Manifest) -> None:
+def require_stored(store: ObjectStore, manifest: Manifest) -> None:
+    """Look that the object is in the store with its length; nothing is read.
+
+    Raises:
+        ObjectMissing: it is not there.
+        BackupCorrupt: it has another length.
+        StoreUnavailable: the store failed.
+    """
     found = store.head(manifest.object_key)
     if found is None:
         raise ObjectMissing(f"the object {manifest.object_key} is not in the store {store.url}")

@@ -1,46 +1,45 @@
-"""Sealing secrets: a local keyring with epochs, AES-256-GCM, bound to their context (S-20).
+"""Sealing secrets with the local root keys: AES-256-GCM, bound to their context (S-20).
 
-The keyring is a file of its own, mode 0600, apart from the catalog: a dump of the catalog alone
-opens nothing. Every sealed value carries the epoch it was sealed under, so that an old epoch
-can stay for reading while a new one seals.
+The keys are in a file of their own, apart from the catalog: a dump of the catalog alone opens
+nothing. Every sealed value carries the epoch it was sealed under, so that an old epoch can stay
+for reading while a new one seals. A changed file is read again at the next use.
 """
 
-import base64
 import os
-import stat
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from control_plane.adapters import clock
+from control_plane.adapters import key_file
+from control_plane.adapters.key_file import KEY_BYTES
 from control_plane.domain.errors import KeyUnavailable
 
+_log = structlog.get_logger(__name__)
 _FORMAT = 1
 _NONCE_BYTES = 12
-_KEY_BYTES = 32
+_HEADER_BYTES = 5  # the format, and the epoch in four bytes
+
+_Signature = tuple[int, int, int] | None
 
 
-class _Epoch(msgspec.Struct):
-    key: str
-    created: str
-    state: str
-
-
-class _File(msgspec.Struct):
-    epochs: dict[str, _Epoch]
+class _Keys(NamedTuple):
+    epochs: dict[int, bytes]
+    active: int
 
 
 class Keyring:
-    """Seals and opens small secrets under the active epoch of a key file."""
+    """Seals and opens small secrets under the epochs of a key file."""
 
-    def __init__(self, epochs: dict[int, bytes], active: int) -> None:
-        self._epochs = epochs
-        self._active = active
+    def __init__(self, epochs: dict[int, bytes], active: int, path: Path | None = None) -> None:
+        self._keys = _Keys(epochs, active)
+        self._path = path
+        self._seen = _signature(path) if path else None
 
     @classmethod
     def load(cls, path: Path) -> "Keyring":
@@ -49,14 +48,10 @@ class Keyring:
         Raises:
             KeyUnavailable: it is missing, malformed, a symbolic link, or others may read it.
         """
-        _refuse_unsafe(path)
-        try:
-            content = msgspec.json.decode(path.read_bytes(), type=_File)
-            epochs = {int(n): base64.b64decode(e.key) for n, e in content.epochs.items()}
-            active = max(int(n) for n, e in content.epochs.items() if e.state == "active")
-        except (OSError, ValueError, msgspec.DecodeError) as error:
-            raise KeyUnavailable(f"the key file {path} cannot be read: {error}") from error
-        return cls(epochs, active)
+        seen = _signature(path)
+        keyring = cls(*_read(path), path)
+        keyring._seen = seen  # a change after this look is found by the next use
+        return keyring
 
     @staticmethod
     def create(path: Path) -> None:
@@ -65,23 +60,19 @@ class Keyring:
         Raises:
             KeyUnavailable: the file exists, or cannot be written.
         """
-        key = base64.b64encode(AESGCM.generate_key(bit_length=256)).decode()
-        epoch = _Epoch(key=key, created=clock.now().isoformat(), state="active")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise KeyUnavailable(f"cannot create the key file {path}: {error.strerror}") from error
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(_File({"1": epoch})))
-            file.flush()
-            os.fsync(file.fileno())
+        key_file.create(path, key_file.new())
+
+    @property
+    def active(self) -> int:
+        """The epoch that seals."""
+        return self._current().active
 
     def seal(self, secret: str, *, owner: UUID, purpose: str, version: int) -> bytes:
         """Ciphertext of ``secret`` that opens only for this owner, purpose and version."""
+        keys = self._current()
         nonce = os.urandom(_NONCE_BYTES)
-        cipher = self._cipher(self._active, owner, purpose)
-        header = bytes([_FORMAT]) + self._active.to_bytes(4, "big")
+        header = bytes([_FORMAT]) + keys.active.to_bytes(4, "big")
+        cipher = _cipher(keys.epochs[keys.active], owner, purpose)
         body = cipher.encrypt(nonce, secret.encode(), _context(header, owner, purpose, version))
         return header + nonce + body
 
@@ -91,35 +82,58 @@ class Keyring:
         Raises:
             KeyUnavailable: another context, another keyring, or damaged ciphertext.
         """
-        header, nonce = sealed[:5], sealed[5 : 5 + _NONCE_BYTES]
-        epoch = int.from_bytes(header[1:], "big")
-        if len(sealed) <= 5 + _NONCE_BYTES or header[0] != _FORMAT or epoch not in self._epochs:
+        header, nonce = sealed[:_HEADER_BYTES], sealed[_HEADER_BYTES:][:_NONCE_BYTES]
+        key = self._current().epochs.get(epoch_of(sealed))
+        if len(sealed) <= _HEADER_BYTES + _NONCE_BYTES or header[0] != _FORMAT or key is None:
             raise KeyUnavailable(f"no key of this keyring opens the {purpose} secret")
         try:
-            plain = self._cipher(epoch, owner, purpose).decrypt(
-                nonce, sealed[5 + _NONCE_BYTES :], _context(header, owner, purpose, version)
+            plain = _cipher(key, owner, purpose).decrypt(
+                nonce,
+                sealed[_HEADER_BYTES + _NONCE_BYTES :],
+                _context(header, owner, purpose, version),
             )
         except InvalidTag as error:
             raise KeyUnavailable(f"the {purpose} secret does not open in this context") from error
         return plain.decode()
 
-    def _cipher(self, epoch: int, owner: UUID, purpose: str) -> AESGCM:
-        key = HKDF(hashes.SHA256(), _KEY_BYTES, salt=owner.bytes, info=purpose.encode())
-        return AESGCM(key.derive(self._epochs[epoch]))
+    def _current(self) -> _Keys:
+        """The keys of the file as it is now.
+
+        A file that has become unusable stops nobody who has its keys already; who starts does
+        not get that far.
+        """
+        if self._path is not None and (seen := _signature(self._path)) != self._seen:
+            self._seen = seen
+            try:
+                self._keys = _read(self._path)
+            except KeyUnavailable as error:
+                _log.error("key_file_unusable", error=error.message)
+        return self._keys
+
+
+def epoch_of(sealed: bytes) -> int:
+    """The epoch a value says it was sealed under."""
+    return int.from_bytes(sealed[1:_HEADER_BYTES], "big")
+
+
+def _read(path: Path) -> _Keys:
+    content = key_file.read(path)
+    return _Keys(content.keys(), content.active)
+
+
+def _signature(path: Path) -> _Signature:
+    """Differs after every change of the file, which is always replaced as a whole."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size
+
+
+def _cipher(key: bytes, owner: UUID, purpose: str) -> AESGCM:
+    derive = HKDF(hashes.SHA256(), KEY_BYTES, salt=owner.bytes, info=purpose.encode())
+    return AESGCM(derive.derive(key))
 
 
 def _context(header: bytes, owner: UUID, purpose: str, version: int) -> bytes:
     return b"|".join((header, owner.bytes, purpose.encode(), str(version).encode()))
-
-
-def _refuse_unsafe(path: Path) -> None:
-    try:
-        facts = path.lstat()
-    except OSError as error:
-        raise KeyUnavailable(
-            f"the key file {path} is not there; make one with: tenantry admin init-keyring"
-        ) from error
-    if stat.S_ISLNK(facts.st_mode):
-        raise KeyUnavailable(f"the key file {path} is a symbolic link; name the file itself")
-    if facts.st_mode & 0o077:
-        raise KeyUnavailable(f"others may read the key file {path}; run: chmod 600 {path}")

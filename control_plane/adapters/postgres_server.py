@@ -1,6 +1,8 @@
 """A tenant server as its administrator sees it: its address, connections, and its errors."""
 
+import os
 import re
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -114,6 +116,8 @@ async def connect(
             },
         )
     check_authenticated(connection)
+    with translated():
+        _keep_alive(connection)
     return connection
 
 
@@ -130,6 +134,21 @@ async def require_server(connection: Connection, system_identifier: int) -> None
             f"expected the server with system identifier {system_identifier}, found {found}; "
             "check which server answers at this host and port"
         )
+
+
+def _keep_alive(connection: Connection) -> None:
+    """A server that vanishes is noticed in about a minute, however long a statement may run."""
+    transport = getattr(connection, "_transport", None)
+    if transport is None:
+        raise UnexpectedDatabaseError(
+            "the driver hides its socket; pin asyncpg to a tested version"
+        )
+    # uvloop shows the number of its socket and nothing else.
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        same.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30)
+        same.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+        same.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
 class _NamedContext(ssl.SSLContext):

@@ -4,11 +4,12 @@ Everything in a backup is a tenant's, so a login without any special right loads
 What only an administrator can make is made while the database is still empty.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from control_plane.adapters import scram
 from control_plane.adapters.admin_sessions import terminate_logins
-from control_plane.adapters.postgres_server import Connection, require_server, translated
+from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.sql_text import fill, load
 from control_plane.adapters.tenant_database import drop_tenant_database
 from control_plane.config import Secret
@@ -17,10 +18,11 @@ from control_plane.domain.backups import Manifest
 
 # A password of 256 random bits that lives for one load; see migrator_lease.
 _ITERATIONS = 8
+_LOADS = "_load"
 
 _OPEN_DATABASE = """
 REVOKE ALL ON DATABASE {name} FROM PUBLIC;
-GRANT CONNECT, CREATE, TEMPORARY ON DATABASE {name} TO {loader};
+GRANT CREATE ON DATABASE {name} TO {owner};
 ALTER DATABASE {name} ALLOW_CONNECTIONS true;
 """
 _LET_IN = "ALTER ROLE {loader} LOGIN PASSWORD {verifier};"
@@ -31,15 +33,27 @@ DO $body$ BEGIN
     END IF;
 END $body$;
 """
-# What the loader made and did not hand over becomes the owner's, where comparisons will find it.
-_DISOWN = """
-DO $body$ BEGIN
-    IF to_regrole('{loader}') IS NOT NULL THEN
-        REASSIGN OWNED BY {loader} TO {owner};
-        DROP OWNED BY {loader};
-    END IF;
-END $body$;
+# What the owner of a database may set for everybody who enters it.
+_FORGET_SETTINGS = "ALTER DATABASE {name} RESET ALL"
+# Who becomes an owner must be able to create in the schema. It is taken back before the privileges
+# of the archive are given: by the loader, or by what follows here.
+_LEND = """
+ALTER DEFAULT PRIVILEGES FOR ROLE {loader}
+    GRANT CREATE ON SCHEMAS TO {owner}, {auditor}, {app}, {login_a}, {login_b}, {reader};
+GRANT CREATE ON SCHEMA public TO {owner}, {auditor}, {app}, {login_a}, {login_b}, {reader};
 """
+_HAND_OVER = """
+ALTER DATABASE {name} OWNER TO {database_owner};
+ALTER DATABASE {name} RESET ALL;
+REASSIGN OWNED BY {loader} TO {owner};
+DROP OWNED BY {loader};
+"""
+_LET_BACKUP_READ = """
+GRANT USAGE ON SCHEMA cp_meta TO {backup};
+GRANT SELECT ON ALL TABLES IN SCHEMA cp_meta TO {backup};
+"""
+_ADMIT = "GRANT CONNECT ON DATABASE {name} TO {backup}"
+_EXISTS = "SELECT to_regrole(quote_ident($1)) IS NOT NULL"
 _DROP = "DROP ROLE IF EXISTS {loader};"
 
 
@@ -50,7 +64,11 @@ def loader_name(scratch_id: UUID) -> str:
 
 def loader_of(database: str) -> str:
     """The login that loads the scratch database of this name."""
-    return f"{database}_load"
+    return f"{database}{_LOADS}"
+
+
+def _database_of(loader: str) -> str:
+    return loader.removesuffix(_LOADS)
 
 
 async def create_scratch(
@@ -61,10 +79,10 @@ async def create_scratch(
     loader: str,
     system_identifier: int,
 ) -> None:
-    """An empty database that only ``loader`` may enter; one that was there is thrown away.
+    """An empty database of ``loader``, whom alone it lets in; one that was there is thrown away.
 
-    ``admin`` is in another database. The roles exist; the loader may become their owner and
-    auditor, and cannot log in before ``open_loader``.
+    ``admin`` is in another database. The roles exist; the loader may become those that can own
+    something, and cannot log in before ``open_loader``.
 
     Raises:
         TenantMismatch: this is not the server with ``system_identifier``.
@@ -78,18 +96,40 @@ async def create_scratch(
         statement = await admin.fetchval(
             load("create_scratch"),
             name,
-            names.DATABASE_OWNER,
+            loader,
             locale.encoding,
             locale.collate,
             locale.ctype,
             locale.provider,
             locale.icu_locale,
         )
-        await admin.execute(
-            fill(load("ensure_loader"), loader=loader, owner=roles.owner, auditor=roles.auditor)
-        )
+        await admin.execute(fill(load("make_loader"), loader=loader, **_heirs(roles)))
         await admin.execute(str(statement))
-        await admin.execute(fill(_OPEN_DATABASE, name=name, loader=loader))
+        await admin.execute(fill(_OPEN_DATABASE, name=name, owner=roles.owner))
+
+
+async def furnish_scratch(
+    inside: Connection, manifest: Manifest, roles: names.RoleSet, loader: str
+) -> None:
+    """Make what only an administrator can: extensions, and what loading takes beside them.
+
+    ``inside`` is an administrator in the database as ``create_scratch`` left it.
+    """
+    extensions = manifest.extensions
+    heirs = list(_heirs(roles).values())
+    with translated():
+        async with inside.transaction():
+            await inside.execute(fill(_LEND, loader=loader, **_heirs(roles)))
+            await _execute_listed(
+                inside,
+                load("furnish_scratch"),
+                loader,
+                roles.owner,
+                [extension.name for extension in extensions],
+                [extension.version for extension in extensions],
+                [extension.schema for extension in extensions],
+            )
+            await _execute_listed(inside, load("lend_extensions"), loader, heirs)
 
 
 async def open_loader(admin: Connection, loader: str) -> Secret:
@@ -102,7 +142,7 @@ async def open_loader(admin: Connection, loader: str) -> Secret:
 
 
 async def close_loader(admin: Connection, loader: str) -> None:
-    """Keep the loader out and end its sessions.
+    """Keep the loader out and end its sessions; what it set for the database is forgotten.
 
     Raises:
         ObjectInUse: a session of it does not end.
@@ -110,19 +150,57 @@ async def close_loader(admin: Connection, loader: str) -> None:
     with translated():
         await admin.execute(fill(_SHUT_OUT, loader=loader))
     await terminate_logins(admin, [loader])
+    with translated():
+        await admin.execute(fill(_FORGET_SETTINGS, name=_database_of(loader)))
 
 
-async def dismiss_loader(inside: Connection, loader: str, roles: names.RoleSet) -> None:
-    """Drop the loader of a database that is loaded; ``inside`` is an administrator in it.
+async def dismiss_loader(
+    inside: Connection, name: str, loader: str, roles: names.RoleSet, privileges: Sequence[str]
+) -> None:
+    """Make the database that was loaded ours, and drop its loader.
 
-    What it still owned becomes the owner's.
+    ``inside`` is an administrator in it. Nobody may connect to it any more; what the loader still
+    owned becomes the owner's, where comparisons will find it; ``cp_meta`` is as in every tenant's
+    database, without an identity. ``privileges`` are what ``load_archive`` left to be given.
 
     Raises:
-        ObjectInUse: a session of it does not end.
+        ObjectInUse: a session of the loader does not end.
     """
+    with translated():
+        if not await inside.fetchval(_EXISTS, loader):
+            return
     await close_loader(inside, loader)
     with translated():
-        await inside.execute(fill(_DISOWN + _DROP, loader=loader, owner=roles.owner))
+        async with inside.transaction():
+            await inside.execute(
+                fill(
+                    _HAND_OVER,
+                    name=name,
+                    database_owner=names.DATABASE_OWNER,
+                    loader=loader,
+                    owner=roles.owner,
+                )
+            )
+            await _execute_listed(inside, load("dismiss_loader"), list(_heirs(roles).values()))
+            await inside.execute(
+                fill(
+                    load("template_metadata"),
+                    database_owner=names.DATABASE_OWNER,
+                    template_owner=roles.owner,
+                    template_app=roles.app,
+                    template_reader=roles.reader,
+                )
+            )
+            await inside.execute(fill(_LET_BACKUP_READ, backup=roles.backup))
+            for statement in privileges:
+                await inside.execute(statement)
+            await inside.execute(fill(_DROP, loader=loader))
+
+
+async def admit_backup_login(admin: Connection, name: str, roles: names.RoleSet) -> None:
+    """Let the backup role, and nobody else, connect to the database."""
+    with translated():
+        await admin.execute(fill(_ADMIT, name=name, backup=roles.backup))
 
 
 async def drop_scratch(admin: Connection, name: str, loader: str, system_identifier: int) -> bool:
@@ -133,9 +211,24 @@ async def drop_scratch(admin: Connection, name: str, loader: str, system_identif
         SchemaMismatch: a template database has this name.
         ObjectInUse: see ``drop_tenant_database``.
     """
-    await require_server(admin, system_identifier)
-    await close_loader(admin, loader)
     dropped = await drop_tenant_database(admin, name, system_identifier)
     with translated():
         await admin.execute(fill(_DROP, loader=loader))
     return dropped
+
+
+def _heirs(roles: names.RoleSet) -> dict[str, str]:
+    """Who may own something in a tenant's database; logins only large objects."""
+    return {
+        "owner": roles.owner,
+        "auditor": roles.auditor,
+        "app": roles.app,
+        "login_a": roles.login_a,
+        "login_b": roles.login_b,
+        "reader": roles.reader,
+    }
+
+
+async def _execute_listed(inside: Connection, query: str, *values: object) -> None:
+    for row in await inside.fetch(query, *values):
+        await inside.execute(row["statement"])

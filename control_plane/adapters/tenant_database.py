@@ -30,6 +30,9 @@ GRANT CONNECT ON DATABASE {name} TO {app}, {migrator}, {backup};
 GRANT CREATE, TEMPORARY ON DATABASE {name} TO {owner};
 ALTER DATABASE {name} ALLOW_CONNECTIONS true;
 """
+_CLOSE = """
+REVOKE CONNECT ON DATABASE {name} FROM {app}, {migrator};
+"""
 _HOLDERS = """
 SELECT 'replication slot ' || slot_name FROM pg_replication_slots WHERE database = $1
 UNION ALL
@@ -103,6 +106,12 @@ async def open_to_roles(connection: Connection, name: str, roles: names.RoleSet)
     )
     with translated():
         await connection.execute(script)
+
+
+async def close_to_roles(connection: Connection, name: str, roles: names.RoleSet) -> None:
+    """No login of the tenant may connect to the database any more; the backup role still may."""
+    with translated():
+        await connection.execute(fill(_CLOSE, name=name, app=roles.app, migrator=roles.migrator))
 
 
 async def drop_tenant_database(connection: Connection, name: str, system_identifier: int) -> bool:

@@ -1,5 +1,6 @@
 """What is inside a tenant's database: who owns it, and the proof that it is what it must be."""
 
+from control_plane.adapters.adopt_roles import hand_over
 from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.sql_text import load
 from control_plane.adapters.tenant_database import Identity, read_identity
@@ -21,14 +22,8 @@ async def adopt_template(connection: Connection, roles: names.RoleSet) -> None:
     the tenant's role instead, and the backup role may read everything. One transaction; a second
     call changes nothing.
     """
-    heirs = [roles.owner, roles.app, roles.auditor, roles.reader]
-    owners = [roles.owner, roles.auditor]
-    with translated():
-        rows = await connection.fetch(
-            load("adopt_template"), list(_PLACEHOLDERS), heirs, roles.backup, owners
-        )
-        # Several statements in one message are one transaction.
-        await connection.execute(";\n".join(row["statement"] for row in rows))
+    heirs = (roles.owner, roles.app, roles.auditor, roles.reader)
+    await hand_over(connection, dict(zip(_PLACEHOLDERS, heirs, strict=True)), roles)
 
 
 async def verify_tenant_database(

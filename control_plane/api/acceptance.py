@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeAlias
 
+import msgspec
 from litestar import Response
 from litestar.datastructures import ResponseHeader
 from litestar.openapi import ResponseSpec
@@ -10,9 +11,11 @@ from litestar.params import QueryParameter
 
 from control_plane.api.context import Changing, answer, effect
 from control_plane.api.views import OperationView, RehearsalView, operation_view, rehearsal_view
-from control_plane.catalog import tenants
+from control_plane.catalog import databases, servers, tenants
 from control_plane.catalog.pool import Connection
+from control_plane.domain.names import parse
 from control_plane.domain.operations import Operation
+from control_plane.domain.tenants import Tenant
 from control_plane.services.rehearsal import rehearse
 from control_plane.services.requests import Effect
 
@@ -52,9 +55,18 @@ async def accept_or_rehearse(changing: Changing, work: Work, *, dry_run: bool) -
 
     async def try_out(db: Connection) -> RehearsalView:
         operation = await work(db)
-        created = None
-        if operation.kind == "provision" and operation.tenant_id is not None:
-            created = await tenants.get(db, operation.tenant_id)
-        return rehearsal_view(operation, created)
+        return rehearsal_view(operation, await _created(db, operation))
 
     return Response(await rehearse(changing.ports, try_out), status_code=200)
+
+
+async def _created(db: Connection, operation: Operation) -> Tenant | None:
+    """The tenant that the operation would make, on the server it would be made on."""
+    if operation.tenant_id is None or operation.kind not in ("provision", "restore_beside"):
+        return None
+    tenant = await tenants.get(db, operation.tenant_id)
+    scratch_id = parse("db", str(operation.input.get("scratch")))
+    if scratch_id is None:
+        return tenant
+    server = await servers.get(db, (await databases.get(db, scratch_id)).server_id)
+    return msgspec.structs.replace(tenant, server=server.name)

@@ -21,11 +21,15 @@ from control_plane.api.access import (
     limit_rate,
 )
 from control_plane.api.audit import AuditController, AuditSealController
+from control_plane.api.backups import BackupController
 from control_plane.api.check import CheckController
 from control_plane.api.context import DEPENDENCIES, Process
 from control_plane.api.correlation import BindRequestId, add_request_id
 from control_plane.api.credentials import CredentialController
 from control_plane.api.drift import DriftController
+from control_plane.api.encryption_keys import KeyRotationController, RekeyController
+from control_plane.api.endings import EndingController
+from control_plane.api.exports import ExportController, TenantExportController
 from control_plane.api.field_keys import FieldKeyController
 from control_plane.api.handlers import complete_allow, methods_by_path
 from control_plane.api.health import HealthController
@@ -35,6 +39,7 @@ from control_plane.api.migrations import MigrationController
 from control_plane.api.operations import OperationController
 from control_plane.api.plans import PlanController
 from control_plane.api.poolers import PoolerController
+from control_plane.api.restores import RestoreController
 from control_plane.api.rollouts import RolloutController
 from control_plane.api.servers import ServerController
 from control_plane.api.tenants import TenantController
@@ -93,8 +98,14 @@ def _v1() -> Router:
         "/v1",
         route_handlers=[
             TenantController,
+            EndingController,
+            TenantExportController,
+            ExportController,
             CredentialController,
             FieldKeyController,
+            KeyRotationController,
+            BackupController,
+            RestoreController,
             MigrationController,
             RolloutController,
             OperationController,
@@ -104,6 +115,7 @@ def _v1() -> Router:
             AuditController,
             AuditSealController,
             KeyController,
+            RekeyController,
             CheckController,
             DriftController,
         ],

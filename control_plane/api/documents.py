@@ -94,7 +94,10 @@ def openapi_config() -> OpenAPIConfig:
         use_handler_docstrings=True,
         render_plugins=[OfflineUi()],
         path="/schema",
-        tags=[Tag(name=name) for name in ("tenants", "operations", "servers", "access", "health")],
+        tags=[
+            Tag(name=name)
+            for name in ("tenants", "backups", "operations", "servers", "access", "health")
+        ],
     )
 
 
@@ -117,7 +120,7 @@ def finish(app: Litestar) -> None:
     operations = {
         operation.operation_id: operation
         for item in (document.paths or {}).values()
-        for operation in (item.get, item.post, item.delete)
+        for operation in (item.get, item.post, item.put, item.delete)
         if operation is not None
     }
     for handler in described:

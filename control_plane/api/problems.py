@@ -35,6 +35,7 @@ STATUS: dict[type[TenantryError], int] = {
     errors.ServerUnavailable: 503,
     errors.PoolerUnavailable: 503,
     errors.KeyUnavailable: 503,
+    errors.StoreUnavailable: 503,
     TenantryError: 500,
 }
 # Facts of an error that a client may see; others are for the log.

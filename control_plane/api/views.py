@@ -70,7 +70,11 @@ class OperationNote(msgspec.Struct, frozen=True):
 
 
 class TenantView(msgspec.Struct, frozen=True):
-    """One tenant; ``operation`` is what is in flight, if anything."""
+    """One tenant; ``operation`` is what is in flight, if anything.
+
+    While it is being deleted: its databases are dropped after ``delete_after``, then its backups
+    and keys are destroyed after ``shred_after``.
+    """
 
     id: str
     slug: str
@@ -86,6 +90,9 @@ class TenantView(msgspec.Struct, frozen=True):
     placement_reason: str | None
     created_at: dt.datetime
     activated_at: dt.datetime | None
+    legal_hold: bool
+    delete_after: dt.datetime | None
+    shred_after: dt.datetime | None
     operation: OperationNote | None
 
 
@@ -177,6 +184,9 @@ def tenant_view(tenant: Tenant) -> TenantView:
         placement_reason=tenant.placement_reason,
         created_at=tenant.created_at,
         activated_at=tenant.activated_at,
+        legal_hold=tenant.legal_hold,
+        delete_after=tenant.delete_after,
+        shred_after=tenant.shred_after,
         operation=operation,
     )
 

@@ -17,6 +17,7 @@ CURSOR = r"^[0-7][0-9a-hjkmnp-tv-z]{25}$"
 AUDIT_CURSOR = r"^[1-9][0-9]{0,17}$"
 NAME_OR_ID = r"^[A-Za-z0-9_-]{1,64}$"
 SHARE = r"^(100(\.0+)?|[0-9]{1,2}(\.[0-9]{1,3})?)%$"
+AGE_RECIPIENT = r"^age1[02-9ac-hj-np-z]{58}$"
 SHOWN_ID = r"^[a-z]{2}_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 
 PATTERN_WORDS = {
@@ -28,6 +29,7 @@ PATTERN_WORDS = {
     NAME_OR_ID: "this is neither a name nor an id",
     SHARE: "use a percentage from 0% to 100%, such as 25%",
     SHOWN_ID: "this is no id",
+    AGE_RECIPIENT: "this is no age recipient; age-keygen prints one that begins with age1",
 }
 
 # By the name of the parameter or field, as the framework reports it.
@@ -40,6 +42,8 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "target_state": get_args(TargetState),
     "tenant_state": get_args(TenantState),
     "select.tiers": TIERS,
+    "target": ("in_place", 'an object with the slug of a new tenant, {"slug": …}'),
+    "target.tier": TIERS,
 }
 _KINDS = {
     "str": "text",
@@ -52,7 +56,7 @@ _KINDS = {
 _LIMITS = {">=": "at least", "<=": "at most"}
 _LENGTH = re.compile(r"Expected `(str|array|object)` of length (>=|<=) (\d+)")
 _RANGE = re.compile(r"Expected `int` (>=|<=) (-?\d+)")
-_KIND = re.compile(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`")
+_KIND = re.compile(r"Expected `([\w |]+)`, got `(\w+)`")
 _CHOICE = "Invalid enum value "
 _TIME = "Invalid RFC3339 encoded datetime"
 
@@ -79,6 +83,6 @@ def _limit(message: str) -> str | None:
 
 def _kind(message: str) -> str | None:
     if found := _KIND.search(message):
-        wanted, got = (_KINDS.get(kind, kind) for kind in found.groups())
-        return f"{wanted} is required, not {got}"
+        wanted = (_KINDS.get(kind, kind) for kind in found[1].split(" | ") if kind != "null")
+        return f"{' or '.join(wanted)} is required, not {_KINDS.get(found[2], found[2])}"
     return None

@@ -1,6 +1,7 @@
 """Backups and the ledger of drills in the catalog."""
 
 import datetime as dt
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -77,17 +78,17 @@ class Drill(msgspec.Struct, frozen=True):
     operation_id: UUID | None
     server_id: UUID
     cause: DrillCause
-    state: str
+    state: Literal["passed", "failed"]
     started_at: dt.datetime
     finished_at: dt.datetime
-    download_seconds: float | None
-    load_seconds: float | None
-    compare_seconds: float | None
-    tables: int | None
-    rows: int | None
-    content_hash: str | None
     server_version: int
-    problem: str | None
+    download_seconds: float | None = None
+    load_seconds: float | None = None
+    compare_seconds: float | None = None
+    tables: int | None = None
+    rows: int | None = None
+    content_hash: str | None = None
+    problem: str | None = None
 
 
 _BACKUP = ", ".join(Backup.__struct_fields__)
@@ -121,10 +122,10 @@ async def get(db: Connection, backup_id: UUID) -> Backup:
     Raises:
         NotFound: there is none.
     """
-    row = await db.fetchrow(f"SELECT {_BACKUP} FROM backups WHERE id = $1", backup_id)  # noqa: S608 - the struct's own field names
-    if row is None:
+    found = await _find(db, backup_id)
+    if found is None:
         raise NotFound(f"there is no backup {show('bk', backup_id)}")
-    return Backup(**dict(row))
+    return found
 
 
 async def of_operation(db: Connection, operation_id: UUID) -> Backup | None:
@@ -143,9 +144,15 @@ async def find(db: Connection, shown: str) -> Backup:
         NotFound: there is none.
     """
     key = parse("bk", shown)
-    if key is None:
+    found = await _find(db, key) if key is not None else None
+    if found is None:
         raise NotFound(f"there is no backup {shown!r}")
-    return await get(db, key)
+    return found
+
+
+async def _find(db: Connection, backup_id: UUID) -> Backup | None:
+    row = await db.fetchrow(f"SELECT {_BACKUP} FROM backups WHERE id = $1", backup_id)  # noqa: S608 - the struct's own field names
+    return Backup(**dict(row)) if row else None
 
 
 async def newest_complete(db: Connection, tenant_id: UUID) -> Backup | None:
@@ -168,20 +175,6 @@ async def complete_of(db: Connection, tenant_id: UUID) -> list[Backup]:
     return [Backup(**dict(row)) for row in rows]
 
 
-async def page(db: Connection, tenant_id: UUID, *, after: UUID | None, limit: int) -> list[Backup]:
-    """Up to ``limit`` backups of a tenant in any state, newest first, older than ``after``."""
-    rows = await db.fetch(
-        f"""SELECT {_BACKUP} FROM backups WHERE tenant_id = $1
-              AND ($2::uuid IS NULL OR (created_at, id) <
-                   (SELECT x.created_at, x.id FROM backups x WHERE x.id = $2))
-            ORDER BY created_at DESC, id DESC LIMIT $3""",  # noqa: S608 - the struct's own field names
-        tenant_id,
-        after,
-        limit,
-    )
-    return [Backup(**dict(row)) for row in rows]
-
-
 async def complete(db: Connection, backup_id: UUID, stored: Stored) -> None:
     """The backup is in the store, manifest and all; doing it twice is harmless.
 
@@ -198,13 +191,14 @@ async def complete(db: Connection, backup_id: UUID, stored: Stored) -> None:
     )
 
 
-async def fail(db: Connection, backup_id: UUID, problem: str) -> None:
-    """The backup was not made."""
+async def fail_with_operation(db: Connection, backup_id: UUID) -> None:
+    """The operation of a backup has ended in this transaction, and the backup was not made."""
     await db.execute(
-        """UPDATE backups SET state = 'failed', finished_at = clock_timestamp(), problem = $2
-           WHERE id = $1 AND state = 'running'""",
+        """UPDATE backups b SET state = 'failed', finished_at = clock_timestamp(),
+               problem = coalesce(o.error_message, o.kind || ' was ' || o.state)
+           FROM operations o
+           WHERE b.id = $1 AND o.id = b.operation_id AND b.state = 'running'""",
         backup_id,
-        problem,
     )
 
 
@@ -221,7 +215,8 @@ async def mark_corrupt(db: Connection, backup_id: UUID, problem: str) -> None:
 async def mark_pruned(db: Connection, backup_id: UUID) -> None:
     """The objects of a backup are gone from the store."""
     await db.execute(
-        "UPDATE backups SET state = 'pruned' WHERE id = $1 AND state IN ('complete', 'corrupt')",
+        """UPDATE backups SET state = 'pruned', pruned_at = clock_timestamp()
+           WHERE id = $1 AND state IN ('complete', 'corrupt')""",
         backup_id,
     )
 
@@ -242,12 +237,3 @@ async def record_drill(db: Connection, drill: Drill) -> None:
         await db.execute(
             "UPDATE backups SET verified_at = $2 WHERE id = $1", drill.backup_id, drill.finished_at
         )
-
-
-async def drills_of(db: Connection, backup_id: UUID) -> list[Drill]:
-    """The ledger of one backup, newest first."""
-    rows = await db.fetch(
-        f"SELECT {_DRILL} FROM drills WHERE backup_id = $1 ORDER BY finished_at DESC",  # noqa: S608 - the struct's own field names
-        backup_id,
-    )
-    return [Drill(**dict(row)) for row in rows]

@@ -114,13 +114,18 @@ async def primary(db: Connection, tenant_id: UUID) -> Database:
     Raises:
         NotFound: the tenant has none.
     """
+    found = await find_primary(db, tenant_id)
+    if found is None:
+        raise NotFound("the tenant has no database")
+    return found
+
+
+async def find_primary(db: Connection, tenant_id: UUID) -> Database | None:
     row = await db.fetchrow(
         f"SELECT {_DATABASE} FROM databases WHERE tenant_id = $1 AND purpose = 'primary'",  # noqa: S608 - the struct's own field names
         tenant_id,
     )
-    if row is None:
-        raise NotFound("the tenant has no database")
-    return Database(**dict(row))
+    return Database(**dict(row)) if row else None
 
 
 async def on_server(db: Connection, server_id: UUID) -> list[Database]:
@@ -214,17 +219,14 @@ async def forget(db: Connection, database: Database) -> None:
     )
 
 
-async def shares_roles(db: Connection, database: Database) -> bool:
-    """Whether another database on the same server uses the same roles."""
-    return bool(
-        await db.fetchval(
-            """SELECT EXISTS (SELECT FROM databases
-                              WHERE server_id = $1 AND role_set_id = $2 AND id <> $3)""",
-            database.server_id,
-            database.role_set_id,
-            database.id,
-        )
+async def role_sets_beside(db: Connection, database: Database) -> set[UUID]:
+    """The role sets that other databases on the same server use."""
+    rows = await db.fetch(
+        "SELECT DISTINCT role_set_id FROM databases WHERE server_id = $1 AND id <> $2",
+        database.server_id,
+        database.id,
     )
+    return {row["role_set_id"] for row in rows}
 
 
 class PoolCounts(msgspec.Struct, frozen=True):

@@ -83,10 +83,12 @@ async def _in_progress(db: Connection, wanted: NewOperation) -> Conflict:
         """SELECT id, kind FROM operations
            WHERE state IN ('pending', 'running', 'waiting', 'cancelling')
              AND (tenant_id = $1 OR (tenant_id IS NULL AND database_id = $2)
-                  OR (kind = 'enrol' AND server_id = $3)) LIMIT 1""",
+                  OR (kind = 'enrol' AND server_id = $3)
+                  OR (kind = 'rekey' AND kind = $4)) LIMIT 1""",
         wanted.tenant_id,
         wanted.database_id,
         wanted.server_id,
+        wanted.plan.kind,
     )
     if row is None:
         return Conflict(f"another operation of {wanted.subject} has just ended; try again")
@@ -138,6 +140,15 @@ async def page(
         state,
     )
     return [from_row(row) for row in rows]
+
+
+async def live_ids(db: Connection) -> list[UUID]:
+    """Every operation that is not over."""
+    rows = await db.fetch(
+        """SELECT id FROM operations
+           WHERE state IN ('pending', 'running', 'waiting', 'cancelling')"""
+    )
+    return [row["id"] for row in rows]
 
 
 async def tenants_wait(db: Connection, server_id: UUID) -> bool:

@@ -23,6 +23,17 @@ async def hold_place(db: Connection, database_id: UUID) -> None:
     await db.execute("UPDATE databases SET holds_place = true WHERE id = $1", database_id)
 
 
+async def let_go_of_place(db: Connection, tenant_id: UUID) -> None:
+    """Give back a place that was taken for the kept database, if one was."""
+    server_id: UUID | None = await db.fetchval(
+        """UPDATE databases SET holds_place = false
+           WHERE tenant_id = $1 AND purpose = 'previous' AND holds_place RETURNING server_id""",
+        tenant_id,
+    )
+    if server_id is not None:
+        await servers.release(db, server_id)
+
+
 async def swap(db: Connection, live: Database, coming: Database, *, keep_days: float) -> None:
     """``coming`` serves the tenant from now on, one generation later; ``live`` is kept a while.
 
@@ -59,4 +70,18 @@ async def change_roles(db: Connection, database_id: UUID, role_set_id: UUID) -> 
     """Everything in the database belongs to these roles now."""
     await db.execute(
         "UPDATE databases SET role_set_id = $2 WHERE id = $1", database_id, role_set_id
+    )
+
+
+async def describe(
+    db: Connection, database_id: UUID, *, template: str, content: str, revision: str
+) -> None:
+    """What was loaded into a scratch database: its template, that one's content, its revision."""
+    await db.execute(
+        """UPDATE databases SET template = $2, template_fingerprint = $3, schema_revision = $4
+           WHERE id = $1 AND purpose = 'scratch'""",
+        database_id,
+        template,
+        content,
+        revision,
     )

@@ -34,7 +34,12 @@ _ROUTES = """
            EXISTS (SELECT FROM operations o WHERE o.tenant_id = t.id
                    AND o.state IN ('pending', 'running', 'waiting', 'cancelling')) AS busy,
            (SELECT o.id FROM operations o WHERE o.tenant_id = t.id AND o.state = 'failed'
-            ORDER BY o.created_at DESC LIMIT 1) AS failed
+            ORDER BY o.created_at DESC LIMIT 1) AS failed,
+           EXISTS (SELECT FROM databases d
+                   WHERE d.tenant_id = t.id AND d.purpose = 'primary') AS has_database,
+           (SELECT b.state FROM backups b WHERE b.id = t.archive_backup_id) AS archive_state,
+           t.state = 'deleting' AND t.legal_hold IS NULL AND coalesce(t.shred_after, t.delete_after)
+               < clock_timestamp() - interval '1 hour' AS overdue
     FROM tenants t LEFT JOIN routes r ON r.tenant_id = t.id
     WHERE t.state <> 'deleted'
 """

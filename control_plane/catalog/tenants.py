@@ -13,7 +13,7 @@ from control_plane.domain.tenants import Tenant, TenantState, Tier
 _SELECT = """
     SELECT t.id, t.slug, t.name, t.tier, t.region, t.labels, t.state, s.name AS server,
            t.template, d.schema_revision, t.placement_reason, c.name AS cell, t.created_at,
-           t.activated_at,
+           t.activated_at, t.legal_hold IS NOT NULL AS legal_hold, t.delete_after, t.shred_after,
            o.id AS operation_id, o.kind AS operation_kind
     FROM tenants t
     JOIN cells c ON c.id = t.cell_id
@@ -160,6 +160,11 @@ async def change_state(
     )
     if state != wanted:
         raise WrongState(f"the tenant is {state}, not {expected}")
+
+
+async def record_placement(db: Connection, tenant_id: UUID, reason: str) -> None:
+    """Why the tenant is where it is, or will be."""
+    await db.execute("UPDATE tenants SET placement_reason = $2 WHERE id = $1", tenant_id, reason)
 
 
 def _tenant(row: Record) -> Tenant:

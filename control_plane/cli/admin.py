@@ -13,11 +13,11 @@ from uuid import UUID
 
 import click
 
-from control_plane.adapters.keyring import Keyring
 from control_plane.catalog.audit import Caller
 from control_plane.catalog.pool import Catalog
 from control_plane.cli.commands import Command, Group
 from control_plane.cli.problems import Exit, problem
+from control_plane.cli.root_keys import make_key_file, root_keys
 from control_plane.config import Settings, SettingsError
 from control_plane.domain.errors import CatalogUnavailable, TenantryError
 from control_plane.domain.keys import ROLES, Principal, Role
@@ -32,15 +32,13 @@ def admin() -> None:
     """First set-up and break-glass, with the settings that the API has (TENANTRY_…)."""
 
 
+admin.add_command(root_keys)
+
+
 @admin.command("init-keyring", cls=Command)
 def init_keyring() -> None:
-    """Make the root key that seals every stored secret. An existing one is never touched."""
-    settings = _settings()
-    try:
-        Keyring.create(settings.keyring_file)
-    except TenantryError as error:
-        raise problem(Exit.FAILED, error.code, error.message) from error
-    click.echo(str(settings.keyring_file))
+    """The same as keys init, without a word about what comes next."""
+    click.echo(str(make_key_file()))
 
 
 @admin.command("create-key", cls=Command)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any, cast
 
-from control_plane.cli.endpoint import Endpoint, find_endpoint
+from control_plane.cli.endpoint import Endpoint, find_endpoint, is_loopback
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Exit, Json, Problem, problem, say, unreachable
 from control_plane.cli.sse import event_data
@@ -168,6 +168,26 @@ class Api:
             f"{response.url} answered {response.status_code} without a JSON document; "
             "check that TENANTRY_URL names a Tenantry API",
         )
+
+
+def fetch(url: str) -> Iterator[bytes]:
+    """What is behind a link to an object store; our key is not shown there.
+
+    Raises:
+        Problem: the store does not answer, or refuses.
+    """
+    try:
+        with (
+            httpx.Client(timeout=_TIMEOUT, trust_env=not is_loopback(url)) as client,
+            client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as got,
+        ):
+            if got.status_code != httpx.codes.OK:
+                detail = f"the object store answered {got.status_code} {got.reason_phrase}"
+                raise problem(Exit.FAILED, "store_refused", detail)
+            yield from got.iter_raw()
+    except httpx.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise unreachable(f"the object store does not answer ({reason})") from error
 
 
 def _refusal(response: httpx.Response) -> Problem:

@@ -1,13 +1,21 @@
-"""``tenantry keys …``: API keys, shown once and revoked at once."""
+"""``tenantry keys …``: API keys, shown once and revoked at once; a new root key for all."""
 
 import click
 
 from control_plane.cli.commands import Group
 from control_plane.cli.complete import key_ids, tenant_slugs
-from control_plane.cli.options import ROLE_WORDS, limit_option, role_of
+from control_plane.cli.options import (
+    ROLE_WORDS,
+    dry_run_option,
+    limit_option,
+    role_of,
+    wait_option,
+)
 from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Exit, Json, problem, say
+from control_plane.cli.progress import conclude
+from control_plane.cli.rehearsal import print_rehearsal
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_table
 
@@ -18,10 +26,11 @@ from control_plane.cli.tables import Column, print_table
         "tenantry keys create --role application --tenant acme --name acme-web",
         "tenantry keys create --role operator --role auditor --name on-call --days 7",
         "tenantry keys revoke ky_01k8z…",
+        "tenantry keys rekey --wait",
     ),
 )
 def keys() -> None:
-    """Create, list and revoke API keys."""
+    """Create, list and revoke API keys; put everything under a new root key."""
 
 
 @keys.command(
@@ -91,6 +100,23 @@ def revoke(session: Session, key: str) -> None:
         print_json(answer)
     else:
         print_line(f"{key} is revoked")
+
+
+@keys.command("rekey")
+@dry_run_option
+@wait_option
+@pass_session
+def rekey(session: Session, *, dry_run: bool, wait: bool) -> None:
+    """Put every tenant key and every sealed secret under the root key of today.
+
+    Afterwards nothing needs an older one; tenantry admin keys retire-epoch destroys it.
+    """
+    query = {"dry_run": "true"} if dry_run else None
+    answer = session.api.change("POST", path("keys", "rekeys"), query=query)
+    if dry_run:
+        print_rehearsal(session, answer)
+    else:
+        conclude(session, answer, wait=wait)
 
 
 def _state(key: Json) -> str:

@@ -2,15 +2,15 @@
 
 import click
 
+from control_plane.cli.asking import ask
 from control_plane.cli.commands import Command, Group
 from control_plane.cli.complete import server_names, tenant_slugs
 from control_plane.cli.durations import Duration
+from control_plane.cli.endings import COMMANDS
 from control_plane.cli.options import dry_run_option, labels_option, limit_option, wait_option
-from control_plane.cli.output import when
+from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Json
-from control_plane.cli.progress import conclude
-from control_plane.cli.rehearsal import print_rehearsal
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_facts, print_table
 from control_plane.domain.tenants import TIERS
@@ -26,10 +26,15 @@ slug_argument = click.argument("slug", shell_complete=tenant_slugs)
         'tenantry tenants create acme --name "Acme Clinic" --tier enterprise --wait',
         "tenantry tenants list --tier standard",
         "tenantry tenants suspend acme --wait",
+        "tenantry tenants archive acme --wait",
     ),
 )
 def tenants() -> None:
-    """Create, list, show, suspend and resume tenants."""
+    """Create, list, show, suspend, archive and delete tenants."""
+
+
+for _command in COMMANDS:
+    tenants.add_command(_command)
 
 
 @tenants.command(
@@ -76,7 +81,7 @@ def create(  # noqa: PLR0913 - one parameter per option
         "labels": labels,
     }
     wanted.update({field: value for field, value in optional.items() if value})
-    _ask(session, "POST", "/v1/tenants", wanted, dry_run=dry_run, wait=wait)
+    ask(session, "POST", "/v1/tenants", wanted, dry_run=dry_run, wait=wait)
 
 
 @tenants.command("list")
@@ -127,6 +132,9 @@ def show(session: Session, slug: str) -> None:
         ("labels", ", ".join(f"{k}={v}" for k, v in (tenant.get("labels") or {}).items())),
         ("created", when(session, tenant["created_at"])),
         ("activated", when(session, tenant.get("activated_at"))),
+        ("legal hold", "nothing of it may be destroyed" if tenant.get("legal_hold") else None),
+        ("databases go", when(session, tenant.get("delete_after"))),
+        ("backups go", when(session, tenant.get("shred_after"))),
     )
     print_facts(session, tenant, facts)
 
@@ -138,7 +146,7 @@ def show(session: Session, slug: str) -> None:
 @pass_session
 def suspend(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
     """Cut a tenant off at once and keep its data."""
-    _ask(session, "POST", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
+    ask(session, "POST", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
 
 
 @tenants.command("resume")
@@ -148,7 +156,22 @@ def suspend(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
 @pass_session
 def resume(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
     """Let a suspended tenant in again, with the credentials it had."""
-    _ask(session, "DELETE", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
+    ask(session, "DELETE", path("tenants", slug, "suspensions"), dry_run=dry_run, wait=wait)
+
+
+@tenants.command("rotate-key")
+@slug_argument
+@pass_session
+def rotate_key(session: Session, slug: str) -> None:
+    """Encrypt a tenant's backups and fields under a new key from now on.
+
+    The keys until now are kept and open what they encrypted.
+    """
+    done = session.api.change("POST", path("tenants", slug, "key-rotations"))
+    if session.json:
+        print_json(done)
+    else:
+        print_line(f"{slug} encrypts under version {done['version']} of its key now")
 
 
 @click.command(
@@ -173,24 +196,7 @@ def rotate(
 ) -> None:
     """Give a tenant new credentials; the old ones work until the grace ends."""
     body = {} if grace is None else {"grace_seconds": grace}
-    _ask(session, "POST", path("tenants", slug, "rotations"), body, dry_run=dry_run, wait=wait)
-
-
-def _ask(
-    session: Session,
-    method: str,
-    target: str,
-    body: Json | None = None,
-    *,
-    dry_run: bool,
-    wait: bool,
-) -> None:
-    query = {"dry_run": "true"} if dry_run else None
-    answer = session.api.change(method, target, body, query)
-    if dry_run:
-        print_rehearsal(session, answer)
-    else:
-        conclude(session, answer, wait=wait)
+    ask(session, "POST", path("tenants", slug, "rotations"), body, dry_run=dry_run, wait=wait)
 
 
 def _state(tenant: Json) -> str:

@@ -138,16 +138,32 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def object_key(tenant_id: UUID, backup_id: UUID, epoch: int) -> str:
     """Where the data of a backup goes; another attempt writes another object."""
-    return f"{_folder(tenant_id, backup_id)}data.{epoch}"
+    return f"{folder(tenant_id, backup_id)}data.{epoch}"
 
 
 def manifest_key(tenant_id: UUID, backup_id: UUID) -> str:
     """Where the manifest of a backup goes."""
-    return f"{_folder(tenant_id, backup_id)}manifest"
+    return f"{folder(tenant_id, backup_id)}manifest"
 
 
-def _folder(tenant_id: UUID, backup_id: UUID) -> str:
+def folder(tenant_id: UUID, backup_id: UUID) -> str:
+    """What the keys of all objects of a backup begin with."""
     return f"{BACKUPS_PREFIX}{tenant_id.hex}/{backup_id.hex}/"
+
+
+def export_folder(tenant_id: UUID, export_id: UUID) -> str:
+    """What the keys of all objects of an export begin with."""
+    return f"{EXPORTS_PREFIX}{tenant_id.hex}/{export_id.hex}/"
+
+
+def export_key(tenant_id: UUID, export_id: UUID, epoch: int) -> str:
+    """Where the bundle of an export goes; another attempt writes another object."""
+    return f"{export_folder(tenant_id, export_id)}bundle.{epoch}.zip.age"
+
+
+def tenant_folders(tenant_id: UUID) -> tuple[str, str]:
+    """What the keys of everything that is stored of a tenant begin with, but for its keys."""
+    return f"{BACKUPS_PREFIX}{tenant_id.hex}/", f"{EXPORTS_PREFIX}{tenant_id.hex}/"
 
 
 def differences(wanted: Content, found: Content) -> list[str]:

@@ -199,6 +199,12 @@ class KeyUnavailable(TenantryError):
     code = "key_unavailable"
 
 
+class KeyServiceUnavailable(KeyUnavailable):
+    """The key service is away, busy, or keeps the key closed for now; the key is still there."""
+
+    retryable = True
+
+
 class StoreUnavailable(TenantryError):
     """The object store does not answer, is busy, or cut a transfer short."""
 

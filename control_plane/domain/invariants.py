@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.domain.names import TEMPLATE_PREFIX, RoleSet, show
+from control_plane.domain.names import TEMPLATE_PREFIX, RoleSet, loader_name, show
 from control_plane.domain.tenants import LoginLimits, TenantState
 
 Repair = Literal["reset_login", "reclaim", "resume", "sweep_templates"]
@@ -24,6 +24,14 @@ Purpose = Literal[
     "moved_from",
     "condemned",
 ]
+
+
+_ROUTES: dict[TenantState, str] = {
+    "active": "published",
+    "suspended": "withdrawn",
+    "archived": "withdrawn",
+    "deleting": "withdrawn",
+}
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -58,7 +66,11 @@ class ExpectedDatabase(msgspec.Struct, frozen=True):
 
 
 class ExpectedRoute(msgspec.Struct, frozen=True):
-    """A tenant and its route, as the catalog knows them."""
+    """A tenant and its route, as the catalog knows them.
+
+    ``archive_state`` is that of the backup it consists of; ``overdue``: the next part of its
+    deletion should have begun an hour ago, and no legal hold forbids it.
+    """
 
     tenant_id: UUID
     slug: str
@@ -67,6 +79,9 @@ class ExpectedRoute(msgspec.Struct, frozen=True):
     pause_is_stale: bool
     busy: bool
     operation_failed: str | None
+    has_database: bool = True
+    archive_state: str | None = None
+    overdue: bool = False
 
 
 class FoundLogin(msgspec.Struct, frozen=True):
@@ -220,6 +235,7 @@ def _unknown(
             remedy = "find out whose it is; drop it by hand when it is nobody's"
             yield Finding("I-3", server.name, message, remedy)
     roles = {role for database in expected for role in RoleSet(database.role_set_id).every}
+    roles |= {loader_name(d.name) for d in expected if d.purpose in ("scratch", "condemned")}
     for role in sorted(server.roles - roles):
         message = f"role {role} on {server.name} belongs to nobody in the catalog"
         yield Finding("I-3", server.name, message, "drop the role by hand when nothing needs it")
@@ -272,14 +288,34 @@ def _route(route: ExpectedRoute) -> Iterator[Finding]:
         )
     if route.busy:
         return
-    wanted = {"active": "published", "suspended": "withdrawn"}.get(route.tenant_state)
+    wanted = _ROUTES.get(route.tenant_state)
     if wanted is not None and route.route_state != wanted:
         message = f"is {route.tenant_state} but its route is {route.route_state or 'missing'}"
-        remedy = f"tenantry operations retry {route.operation_failed or 'the failed operation'}"
-        yield Finding("I-2", route.slug, message, remedy)
-    if route.tenant_state in ("provisioning", "deleting"):
+        yield Finding("I-2", route.slug, message, _retry(route))
+    if route.tenant_state == "provisioning":
         message = f"is {route.tenant_state} and no operation works on it"
         yield Finding("I-10", route.slug, message, "tenantry operations list --tenant")
+    yield from _ending(route)
+
+
+def _ending(route: ExpectedRoute) -> Iterator[Finding]:
+    """A tenant has a database unless it is archived, or its deletion has come that far."""
+    if route.tenant_state in ("active", "suspended") and not route.has_database:
+        message = f"is {route.tenant_state} and has no database"
+        yield Finding("I-1", route.slug, message, f"tenantry backups list {route.slug}")
+    if route.tenant_state == "archived" and route.has_database:
+        yield Finding("I-1", route.slug, "is archived and has a database", _retry(route))
+    if route.tenant_state == "archived" and route.archive_state != "complete":
+        message = f"consists of a backup that is {route.archive_state or 'not on record'}"
+        yield Finding("I-5", route.slug, message, f"tenantry backups list {route.slug}")
+    if route.overdue:
+        message = "should have been destroyed further, and no operation works on it"
+        remedy = f"tenantry operations list --tenant {route.slug} --state failed"
+        yield Finding("I-10", route.slug, message, remedy)
+
+
+def _retry(route: ExpectedRoute) -> str:
+    return f"tenantry operations retry {route.operation_failed or 'the failed operation'}"
 
 
 def _pooler(pooler: FoundPooler) -> Iterator[Finding]:

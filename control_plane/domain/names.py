@@ -97,6 +97,11 @@ def database_name(key: UUID) -> str:
     return f"t_{encode(key)}"
 
 
+def loader_name(database: str) -> str:
+    """The login that loads a backup into the scratch database of this name."""
+    return f"{database}_load"
+
+
 def template_name(fingerprint: str) -> str:
     """The closed template database of one template version; ``fingerprint`` is 16 hex digits."""
     return f"{TEMPLATE_PREFIX}{fingerprint}"

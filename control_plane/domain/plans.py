@@ -78,6 +78,7 @@ _RESTORE = (
     "load_dump",
     "compare_content",
     "examine_scratch",
+    "record_drill",
 )
 _DAY = 24 * 60
 
@@ -202,7 +203,6 @@ PLANS: dict[Kind, Plan] = {
         _plan(
             "verify_backup",
             *_RESTORE,
-            "record_drill",
             "drop_scratch",
             minutes=_DAY,
             until="record_drill",
@@ -226,6 +226,7 @@ PLANS: dict[Kind, Plan] = {
             *_RESTORE,
             "adopt_roles",
             "claim_database",
+            "restore_logins",
             "publish_route",
             "verify_login",
             "activate",
@@ -240,7 +241,6 @@ PLANS: dict[Kind, Plan] = {
             "restore_logins",
             "publish_route",
             "verify_login",
-            "conclude_restore",
             minutes=60,
             until="fence_live",
         ),
@@ -249,7 +249,6 @@ PLANS: dict[Kind, Plan] = {
             *_CLOSE,
             *_BACK_UP,
             *_RESTORE,
-            "record_drill",
             "drop_scratch",
             "mark_archived",
             minutes=2 * _DAY,

@@ -37,7 +37,11 @@ TIER_LIMITS: dict[Tier, TierLimits] = {
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """One customer of the SaaS, as the catalog knows it."""
+    """One customer of the SaaS, as the catalog knows it.
+
+    While it is being deleted, ``delete_after`` is the end of its grace; once its databases are
+    gone, ``shred_after`` is when its backups and keys are destroyed.
+    """
 
     id: UUID
     slug: str
@@ -55,6 +59,9 @@ class Tenant(msgspec.Struct, frozen=True):
     activated_at: dt.datetime | None
     operation_id: UUID | None
     operation_kind: str | None
+    legal_hold: bool = False
+    delete_after: dt.datetime | None = None
+    shred_after: dt.datetime | None = None
 
     @property
     def limits(self) -> TierLimits:

@@ -15,6 +15,7 @@ from control_plane.catalog.databases import Database
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection as CatalogConnection
 from control_plane.catalog.servers import Server
+from control_plane.domain.backup_invariants import stored_findings
 from control_plane.domain.errors import Conflict, OperationInProgress, TenantryError
 from control_plane.domain.invariants import Finding, findings
 from control_plane.domain.plans import PLANS
@@ -23,6 +24,7 @@ from control_plane.services.addresses import server_address
 from control_plane.services.ports import Ports
 from control_plane.services.reality import gather
 from control_plane.services.reclaiming import condemn
+from control_plane.services.stored_reality import gather_stored
 
 _log = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 1.0
@@ -33,15 +35,20 @@ async def run_check(ports: Ports, *, deep: bool = True) -> list[Finding]:
     """Every difference between catalog and reality.
 
     Catalog and servers cannot be read at one instant, so a difference counts only when a second
-    look finds it again. ``deep`` also looks inside every tenant database.
+    look finds it again. ``deep`` also looks inside every tenant database and into the store.
     """
-    first = findings(await gather(ports, deep=deep))
+    first = await _look(ports, deep=deep)
     if not first:
         return []
     with suppress(TimeoutError):
         await asyncio.wait_for(asyncio.Event().wait(), _SETTLE_SECONDS)
-    again = {_same(finding) for finding in findings(await gather(ports, deep=deep))}
+    again = {_same(finding) for finding in await _look(ports, deep=deep)}
     return [finding for finding in first if _same(finding) in again]
+
+
+async def _look(ports: Ports, *, deep: bool) -> list[Finding]:
+    found = findings(await gather(ports, deep=deep))
+    return found + stored_findings(await gather_stored(ports)) if deep else found
 
 
 async def repair_safe(ports: Ports, *, actor: str = "system") -> list[Finding]:

@@ -5,26 +5,22 @@ application gets is derived for applications, and everything it needs is derived
 """
 
 import base64
-import os
 from uuid import UUID
 
 import msgspec
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from control_plane.adapters.keyring import Keyring
-from control_plane.catalog import tenant_keys
+from control_plane.adapters.key_file import KEY_BYTES
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.pool import Connection
-from control_plane.catalog.tenant_keys import KeyState, TenantKey
+from control_plane.catalog.tenant_keys import UsableState
 from control_plane.config import Secret
 from control_plane.domain.errors import WrongState
 from control_plane.services.ports import Ports
 from control_plane.services.showing import new_lease_id, record_showing, require_reason
+from control_plane.services.tenant_keys import TenantKeyMaterial, every_key
 from control_plane.services.tenants import find_tenant
-
-_PURPOSE = "field"
-_KEY_BYTES = 32
 
 
 class FieldKey(msgspec.Struct, frozen=True):
@@ -32,7 +28,7 @@ class FieldKey(msgspec.Struct, frozen=True):
 
     version: int
     key: Secret
-    state: KeyState
+    state: UsableState
 
     @property
     def plain(self) -> str:
@@ -59,14 +55,14 @@ async def reveal_field_keys(
         Invalid: a break-glass key gave no reason.
         WrongState: the tenant is not active.
         CatalogUnavailable: the showing could not be recorded.
-        NotFound, KeyUnavailable: see ``find_tenant`` and ``Keyring.open``.
+        NotFound, KeyUnavailable: see ``find_tenant`` and ``every_key``.
     """
     require_reason(caller, reason)
     tenant = await find_tenant(db, caller, slug_or_id)
     if tenant.state != "active":
         raise WrongState(f"{tenant.slug} is {tenant.state}; only an active tenant shows its keys")
-    held = await _ensure_keys(db, ports.keyring, tenant.id)
-    keys = [FieldKey(key.version, _application_key(ports.keyring, key), key.state) for key in held]
+    held = await every_key(db, ports, tenant.id)
+    keys = [FieldKey(key.version, _application_key(tenant.id, key), key.state) for key in held]
     lease_id = new_lease_id()
     facts: dict[str, object] = {"lease_id": lease_id, "versions": [key.version for key in keys]}
     entry = Entry("field_keys.reveal", tenant.slug, tenant_id=tenant.id, reason=reason, facts=facts)
@@ -74,19 +70,8 @@ async def reveal_field_keys(
     return FieldKeys(lease_id, tenant.id, keys)
 
 
-async def _ensure_keys(db: Connection, keyring: Keyring, tenant_id: UUID) -> list[TenantKey]:
-    held = await tenant_keys.every(db, tenant_id)
-    if held:
-        return held
-    secret = base64.b64encode(os.urandom(_KEY_BYTES)).decode()
-    sealed = keyring.seal(secret, owner=tenant_id, purpose=_PURPOSE, version=1)
-    await tenant_keys.add_first(db, TenantKey(tenant_id, 1, sealed, "active"))
-    return await tenant_keys.every(db, tenant_id)
-
-
-def _application_key(keyring: Keyring, key: TenantKey) -> Secret:
+def _application_key(tenant_id: UUID, key: TenantKeyMaterial) -> Secret:
     """HKDF-SHA256 of the tenant's key: salt is the tenant's id, info ``app|version``."""
-    opened = keyring.open(key.sealed, owner=key.tenant_id, purpose=_PURPOSE, version=key.version)
     info = f"app|{key.version}".encode()
-    derive = HKDF(hashes.SHA256(), _KEY_BYTES, salt=key.tenant_id.bytes, info=info)
-    return Secret(base64.b64encode(derive.derive(base64.b64decode(opened))).decode())
+    derive = HKDF(hashes.SHA256(), KEY_BYTES, salt=tenant_id.bytes, info=info)
+    return Secret(base64.b64encode(derive.derive(key.key)).decode())

@@ -4,18 +4,25 @@ import msgspec
 
 from control_plane.adapters.doorbell import Doorbell
 from control_plane.adapters.keyring import Keyring
+from control_plane.adapters.keystore import Keystore
 from control_plane.adapters.object_stores.store import ObjectStore
+from control_plane.adapters.pg_programs import Programs
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog
 from control_plane.config import Settings
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """One per process. ``store`` is where backups go, if there is such a place."""
+    """One per process. ``store`` is where backups go, if there is such a place.
+
+    ``keystore`` is where tenants' keys are; without it they are sealed in the catalog.
+    """
 
     settings: Settings
     catalog: Catalog
     keyring: Keyring
     doorbell: Doorbell
     templates: Templates
+    programs: Programs
     store: ObjectStore | None = None
+    keystore: Keystore | None = None

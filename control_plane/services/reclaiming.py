@@ -1,7 +1,7 @@
 """Handing a database nobody uses to a reclaim operation, inside somebody's transaction."""
 
 from control_plane.adapters import clock
-from control_plane.catalog import databases, operations
+from control_plane.catalog import databases, operations, servers
 from control_plane.catalog.databases import Database
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
@@ -10,7 +10,12 @@ from control_plane.domain.plans import PLANS
 
 
 async def condemn(db: Connection, database: Database, actor: str) -> Operation:
-    """Mark the database condemned and record the operation that drops it."""
+    """Mark the database condemned and record the operation that drops it.
+
+    A place that was held for it on its server is given back.
+    """
+    if database.holds_place:
+        await servers.release(db, database.server_id)
     await databases.condemn(db, database.id)
     return await operations.insert(
         db,
@@ -21,5 +26,7 @@ async def condemn(db: Connection, database: Database, actor: str) -> Operation:
             actor=actor,
             server_id=database.server_id,
             database_id=database.id,
+            # A certificate of destruction tells which databases of the tenant were dropped.
+            input={"tenant": str(database.tenant_id)} if database.tenant_id else {},
         ),
     )

@@ -141,7 +141,7 @@ async def restore_beside(
         caller,
         "restore_beside",
         await tenants.get(db, tenant_id),
-        {"backup": show("bk", backup.id), "scratch": show("db", scratch_id), "claimed": False},
+        {"backup": show("bk", backup.id), "scratch": show("db", scratch_id), "cause": "restore"},
     )
     facts = _facts(operation, backup) | {"from": source.slug, "server": placement.server}
     await audit.record(
@@ -159,14 +159,16 @@ async def undo_restore(db: Connection, caller: Caller, slug: str) -> Operation:
         NotFound, OperationInProgress: see there.
     """
     tenant = await find_tenant(db, caller, slug)
-    operation = await _record(db, caller, "restore_undo", tenant, {})
-    await _require_served(db, tenant)
     kept = await replacements.previous(db, tenant.id)
     if kept is None:
         raise WrongState(
             f"no earlier database of {tenant.slug} is kept; restore a backup instead "
             f"(tenantry backups list {tenant.slug})"
         )
+    operation = await _record(db, caller, "restore_undo", tenant, {"kept": show("db", kept.id)})
+    await _require_served(db, tenant)
+    if await replacements.previous(db, tenant.id) != kept:
+        raise WrongState(f"{tenant.slug} was restored again a moment ago; look before undoing that")
     live = await databases.primary(db, tenant.id)
     if kept.server_id != live.server_id:
         await _take_place(db, kept.server_id)

@@ -11,34 +11,60 @@ from control_plane.config import REPOSITORY
 from control_plane.domain.plans import KINDS, PLANS
 from control_plane.domain.tenants import TIER_LIMITS
 from workers import (
+    archive,
+    backup,
+    delete,
     enrol,
+    export,
     migrate,
     prepare,
     provision,
+    purge,
     reclaim,
+    rekey,
+    restore,
+    restore_beside,
+    restore_undo,
     resume,
     retire_login,
     rollout,
     rotate,
+    shred,
     survey,
     suspend,
+    unarchive,
+    undelete,
+    verify_backup,
 )
 
 PACKAGES = ("control_plane", "workers", "tenant_template", "deploy")
 VERBS = [
     module.VERB
     for module in (
+        archive,
+        backup,
+        delete,
         enrol,
+        export,
         migrate,
         prepare,
         provision,
+        purge,
         reclaim,
+        rekey,
+        restore,
+        restore_beside,
+        restore_undo,
         resume,
         retire_login,
         rollout,
         rotate,
+        shred,
         survey,
         suspend,
+        unarchive,
+        undelete,
+        verify_backup,
     )
 ]
 LONGEST_FILE = 400

@@ -30,6 +30,7 @@ EXPECTED = {
     "IdempotencyMismatch": 422,
     "Invalid": 422,
     "LintRefused": 422,
+    "KeyServiceUnavailable": 503,
     "KeyUnavailable": 503,
     "NoCapacity": 409,
     "NotFound": 404,
@@ -39,6 +40,7 @@ EXPECTED = {
     "ServerRejected": 422,
     "ServerUnavailable": 503,
     "SlugTaken": 409,
+    "StoreUnavailable": 503,
     "Unauthenticated": 401,
     "WrongState": 409,
 }

@@ -89,7 +89,7 @@ def test_a_link_is_refused(key_file: Path, tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(KeyUnavailable, match="init-keyring"):
+    with pytest.raises(KeyUnavailable, match="admin keys init"):
         Keyring.load(tmp_path / "none")
 
 

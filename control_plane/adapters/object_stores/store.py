@@ -5,7 +5,7 @@ again can help, ``StoreRefused`` when it cannot, ``ObjectMissing`` for what is n
 """
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -95,8 +95,10 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def self_test(self) -> None:
+    def self_test(self) -> Sequence[str]:
         """Write, read back, read in part, upload in parts, list and delete a test object.
+
+        What was done, a line for each.
 
         Raises:
             StoreRefused: what came back is not what went in, or an operation is not allowed.

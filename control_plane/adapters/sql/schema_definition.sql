@@ -159,7 +159,14 @@ WITH space AS MATERIALIZED (
                            'pg_publication_namespace}'::regclass[])
        AND objid NOT IN (SELECT objid FROM extra)
 ), line (kind, name, text) AS (
-    SELECT kind, name, text FROM fact WHERE text IS NOT NULL
+    -- varchar IN ('a', 'b') casts the whole list to text; once dumped and restored, each of its items.
+    SELECT kind, name,
+           CASE WHEN strpos(text, '::character varying') = 0 THEN text
+           ELSE regexp_replace(
+                    regexp_replace(text, $re$\(('(?:[^']|'')*'::character varying)\)::text$re$, '\1', 'g'),
+                    $re$\((ARRAY\[(?:'(?:[^']|'')*'::character varying(?:, )?)+\])\)::text\[\]$re$,
+                    '\1', 'g') END
+      FROM fact WHERE text IS NOT NULL
     UNION ALL
     -- One line for each role that has privileges, and one (O) for the owner. The backup role's are
     -- ours; who granted a privilege makes no difference.

@@ -12,6 +12,9 @@ from tests.integration.api.world import World
 UNKNOWN_OPERATION = "op_" + "0" * 26
 UNKNOWN_KEY = "ky_" + "0" * 26
 UNKNOWN_ROLLOUT = "ro_" + "0" * 26
+UNKNOWN_BACKUP = "bk_" + "0" * 26
+UNKNOWN_EXPORT = "ex_" + "0" * 26
+AGE = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kudrk4e4qkzh9m0"
 CALLERS = [*ROLES, "own app", "other app"]
 
 # One harmless request per operation; ``{tenant}`` is filled in. Where an operation would change
@@ -25,6 +28,26 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "suspendTenant": ("POST", "/v1/tenants/{tenant}/suspensions?dry_run=true", {}),
     "resumeTenant": ("DELETE", "/v1/tenants/{tenant}/suspensions?dry_run=true", {}),
     "rotateCredentials": ("POST", "/v1/tenants/{tenant}/rotations?dry_run=true", {}),
+    "rotateTenantKey": ("POST", "/v1/tenants/{tenant}/key-rotations?nonsense=1", {}),
+    "requestBackup": ("POST", "/v1/tenants/{tenant}/backups", {}),
+    "listBackups": ("GET", "/v1/tenants/{tenant}/backups", {}),
+    "getBackup": ("GET", f"/v1/backups/{UNKNOWN_BACKUP}", {}),
+    "verifyBackup": ("POST", f"/v1/backups/{UNKNOWN_BACKUP}/verifications", {}),
+    "listDrills": ("GET", "/v1/drills", {}),
+    "getBackupStatus": ("GET", "/v1/backup-status", {}),
+    "restoreTenant": ("POST", f"/v1/tenants/{OWN}/restores", {"json": {"target": "in_place"}}),
+    "undoRestore": ("POST", "/v1/tenants/{tenant}/restores/undo", {}),
+    "archiveTenant": ("POST", "/v1/tenants/{tenant}/archives?dry_run=true", {}),
+    "unarchiveTenant": ("DELETE", "/v1/tenants/{tenant}/archives?dry_run=true", {}),
+    "deleteTenant": ("DELETE", "/v1/tenants/{tenant}?confirm=another&dry_run=true", {}),
+    "undeleteTenant": ("POST", "/v1/tenants/{tenant}/undelete?dry_run=true", {}),
+    "holdTenant": ("PUT", "/v1/tenants/{tenant}/legal-hold?nonsense=1", {"json": {}}),
+    "releaseTenant": ("DELETE", "/v1/tenants/{tenant}/legal-hold", {}),
+    "getLegalHold": ("GET", "/v1/tenants/{tenant}/legal-hold", {}),
+    "getCertificate": ("GET", "/v1/tenants/{tenant}/certificate", {}),
+    "createExport": ("POST", "/v1/tenants/{tenant}/exports", {"json": {"recipient": AGE}}),
+    "listExports": ("GET", "/v1/tenants/{tenant}/exports", {}),
+    "createExportLink": ("POST", f"/v1/exports/{UNKNOWN_EXPORT}/links", {}),
     "addServer": ("POST", "/v1/servers", {"json": {}}),
     "listServers": ("GET", "/v1/servers", {}),
     "getServer": ("GET", "/v1/servers/pg-a", {}),
@@ -42,6 +65,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "createKey": ("POST", "/v1/keys", {"json": {}}),
     "listKeys": ("GET", "/v1/keys", {}),
     "revokeKey": ("DELETE", f"/v1/keys/{UNKNOWN_KEY}", {}),
+    "startRekey": ("POST", "/v1/keys/rekeys?dry_run=true", {}),
     "runCheck": ("GET", "/v1/check?nonsense=1", {}),
     "repairFindings": ("POST", "/v1/check/repairs?nonsense=1", {}),
     "getDrift": ("GET", "/v1/drift", {}),

@@ -283,7 +283,7 @@ def test_a_process_without_its_settings_says_which(api_home: Path) -> None:
                 "TENANTRY_REDIS_URL": "redis://127.0.0.1:1/0",
                 "TENANTRY_KEYRING_FILE": str(api_home / "nowhere"),
             },
-            "tenantry admin init-keyring",
+            "tenantry admin keys init",
         ),
     ):
         ended = subprocess.run(

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from control_plane.adapters.keyring import Keyring
+from control_plane.adapters.pg_programs import Programs
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.migrate import migrate
 from control_plane.catalog.pool import Catalog, Connection
@@ -66,7 +67,9 @@ async def ports(fleet: dict[int, TenantServer], tmp_path: Path) -> AsyncIterator
     templates = Templates(settings.templates)
     catalog = Catalog(settings)
     await catalog.open()
-    yield Ports(settings, catalog, Keyring.load(settings.keyring_file), Bells(), templates)
+    yield Ports(
+        settings, catalog, Keyring.load(settings.keyring_file), Bells(), templates, Programs()
+    )
     await catalog.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()

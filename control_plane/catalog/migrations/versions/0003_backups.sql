@@ -82,6 +82,7 @@ CREATE INDEX backups_complete ON backups (tenant_id, snapshot_at DESC) WHERE sta
 CREATE UNIQUE INDEX backups_one_per_slot ON backups (tenant_id, slot_at)
     WHERE slot_at IS NOT NULL AND state <> 'failed';
 CREATE UNIQUE INDEX backups_of_operation ON backups (operation_id);
+CREATE INDEX backups_failed ON backups (finished_at) WHERE state = 'failed';
 
 -- The ledger: each time a backup was restored and compared.
 CREATE TABLE drills (
@@ -109,6 +110,7 @@ CREATE TABLE drills (
 );
 CREATE INDEX drills_of_backup ON drills (backup_id, finished_at DESC);
 CREATE INDEX drills_of_tenant ON drills (tenant_id, finished_at DESC);
+CREATE INDEX drills_page ON drills (finished_at DESC, id DESC);
 CREATE UNIQUE INDEX drills_of_operation ON drills (operation_id);
 CREATE TRIGGER drills_append_only BEFORE UPDATE OR DELETE ON drills
     FOR EACH ROW EXECUTE FUNCTION refuse_change();
@@ -161,6 +163,12 @@ CREATE TABLE backup_turns (
     drill_after     timestamptz
 );
 CREATE INDEX backup_turns_due ON backup_turns (due_at);
+-- One row: who holds it plans, and when that was done last.
+CREATE TABLE backup_planning (
+    only_row   boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    planned_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+INSERT INTO backup_planning DEFAULT VALUES;
 
 CREATE TABLE exports (
     id           uuid PRIMARY KEY,
@@ -217,11 +225,16 @@ CREATE TRIGGER certificates_never_truncated BEFORE TRUNCATE ON certificates
 -- The keys themselves are in the keystore, apart from the catalog. sealed is only what an older
 -- version left here; it moves to the keystore at the key's next use.
 ALTER TABLE tenant_keys ALTER COLUMN sealed DROP NOT NULL;
+-- A version is 'next' from before its key is made until the key is known to be kept: a number is
+-- used by one attempt and never again, so that a late write of a dead one overwrites nothing.
 ALTER TABLE tenant_keys DROP CONSTRAINT tenant_keys_state_check;
 ALTER TABLE tenant_keys ADD CONSTRAINT tenant_keys_state_check
-    CHECK (state IN ('active', 'retired', 'destroyed'));
+    CHECK (state IN ('next', 'active', 'retired', 'destroyed'));
 ALTER TABLE tenant_keys ADD COLUMN destroyed_at timestamptz,
-    ADD CONSTRAINT tenant_keys_destroyed CHECK ((state = 'destroyed') = (destroyed_at IS NOT NULL));
+    ADD CONSTRAINT tenant_keys_destroyed CHECK ((state = 'destroyed') = (destroyed_at IS NOT NULL)),
+    ADD CONSTRAINT tenant_keys_gone CHECK (state <> 'destroyed' OR sealed IS NULL);
+CREATE UNIQUE INDEX operations_one_live_rekey ON operations (kind)
+    WHERE kind = 'rekey' AND state IN ('pending', 'running', 'waiting', 'cancelling');
 
 CREATE OR REPLACE FUNCTION refuse_illegal_tenant_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

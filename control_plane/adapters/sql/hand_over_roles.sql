@@ -1,10 +1,10 @@
--- Lists, in order, the statements that hand a clone of the template to its tenant. $1 and $2 are
--- placeholder roles and the tenant roles that take their place, in pairs; $3 is the backup role,
--- $4 those of the tenant's roles that own things.
+-- Lists, in order, the statements that hand a database to a tenant. $1 and $2 are roles that it
+-- belongs to now (placeholders of the template, or another tenant's) and the tenant's roles that take
+-- their place, in pairs; $3 is the backup role, $4 those of the tenant's roles that own things.
 -- Only objects of this database are named, so adoptions run beside each other. DROP OWNED would
 -- be shorter, but it also reaches shared objects: the grants on a template that is being built.
 WITH mapping AS (
-    SELECT r.oid AS placeholder, r.rolname AS old, pair.new
+    SELECT r.oid AS old_role, r.rolname AS old, pair.new
       FROM unnest($1::text[], $2::text[]) AS pair (old, new)
       JOIN pg_roles r ON r.rolname = pair.old
 ), spaces AS (
@@ -38,14 +38,19 @@ WITH mapping AS (
     UNION ALL
     SELECT 'LARGE OBJECT', oid::text, NULL, lomowner, lomacl FROM pg_largeobject_metadata
 ), held AS (
-    -- An owner's own entry follows the object; only what was given to others is replayed.
-    SELECT p.kind, p.object, p.part, m.old, m.new, e.is_grantable,
+    -- An owner's own entry follows the object; what was given to others is replayed, and what they
+    -- passed on, as if the owner had given it.
+    SELECT p.kind, p.object, p.part, m.old, e.is_grantable,
+           coalesce(quote_ident(m.new), CASE e.grantee WHEN 0 THEN 'PUBLIC'
+                    ELSE quote_ident(pg_get_userbyid(e.grantee)) END) AS new,
            string_agg(e.privilege_type || coalesce(' (' || quote_ident(p.part) || ')', ''), ', ') AS what
       FROM privileged p
      CROSS JOIN LATERAL aclexplode(p.acl) AS e
-      JOIN mapping m ON m.placeholder = e.grantee
+      LEFT JOIN mapping m ON m.old_role = e.grantee
      WHERE p.acl IS NOT NULL AND e.grantee <> p.owner
-     GROUP BY p.kind, p.object, p.part, m.old, m.new, e.is_grantable
+       AND (m.old IS NOT NULL
+            OR e.grantor <> p.owner AND e.grantor IN (SELECT old_role FROM mapping))
+     GROUP BY p.kind, p.object, p.part, m.old, m.new, e.grantee, e.is_grantable
 ), defaults AS (
     SELECT m.old, m.new, d.defaclnamespace = 0 AS everywhere, d.defaclacl,
            acldefault(CASE d.defaclobjtype WHEN 'S' THEN 's' ELSE d.defaclobjtype END,
@@ -55,7 +60,7 @@ WITH mapping AS (
                 WHEN 'L' THEN 'LARGE OBJECTS' END AS kind,
            coalesce(' IN SCHEMA ' || quote_ident(n.nspname), '') AS place
       FROM pg_default_acl d
-      JOIN mapping m ON m.placeholder = d.defaclrole
+      JOIN mapping m ON m.old_role = d.defaclrole
       LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
 ), default_entries AS (
     SELECT d.old, d.new, d.place, d.kind, e.which, e.privilege_type, e.is_grantable,
@@ -67,29 +72,35 @@ WITH mapping AS (
            SELECT 'set' AS which, (aclexplode(d.defaclacl)).*
            UNION ALL
            SELECT 'hardwired', (aclexplode(d.hardwired)).* WHERE d.everywhere) AS e
-      LEFT JOIN mapping m ON m.placeholder = e.grantee
+      LEFT JOIN mapping m ON m.old_role = e.grantee
 ), statements AS (
     SELECT 1 AS step, format('REASSIGN OWNED BY %I TO %I', old, new) AS statement FROM mapping
      WHERE EXISTS (SELECT FROM pg_shdepend s
-                    WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = placeholder
+                    WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = old_role
                       AND s.deptype = 'o' AND s.dbid = (SELECT oid FROM pg_database
                                                          WHERE datname = current_database()))
     UNION ALL
-    SELECT 2, format('GRANT %s ON %s %s TO %I%s', what, kind, object, new,
+    SELECT 1, format('CREATE USER MAPPING FOR %I SERVER %I; DROP USER MAPPING FOR %I SERVER %2$I',
+                     new, srvname, old)
+      FROM pg_user_mapping
+      JOIN pg_foreign_server s ON s.oid = umserver
+      JOIN mapping ON old_role = umuser
+    UNION ALL
+    SELECT 2, format('GRANT %s ON %s %s TO %s%s', what, kind, object, new,
                      CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
       FROM held
     UNION ALL
-    SELECT DISTINCT 3, format('REVOKE ALL%s ON %s %s FROM %I',
+    SELECT DISTINCT 3, format('REVOKE ALL%s ON %s %s FROM %I CASCADE',
                               coalesce(' (' || quote_ident(part) || ')', ''), kind, object, old)
-      FROM held
+      FROM held WHERE old IS NOT NULL
     UNION ALL
     SELECT 4, format('ALTER POLICY %I ON %s TO %s', p.polname, p.polrelid::regclass,
                      (SELECT string_agg(CASE WHEN role = 0 THEN 'PUBLIC'
                              ELSE quote_ident(coalesce(m.new, pg_get_userbyid(role))) END, ', ')
                         FROM unnest(p.polroles) AS role
-                        LEFT JOIN mapping m ON m.placeholder = role))
+                        LEFT JOIN mapping m ON m.old_role = role))
       FROM pg_policy p
-     WHERE EXISTS (SELECT FROM mapping WHERE placeholder = ANY (p.polroles))
+     WHERE EXISTS (SELECT FROM mapping WHERE old_role = ANY (p.polroles))
     UNION ALL
     -- A default without a schema replaces the built-in one: take all of that away first.
     SELECT 5, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE ALL ON %s FROM PUBLIC, %I',

@@ -1,0 +1,227 @@
+"""Loading a backup into its scratch database, by a login that may do nothing else.
+
+The archive is decrypted into the stdin of ``pg_restore`` and is on no disk. What comes after the
+data needs the head of the archive only, and several jobs: it is read from a file in memory.
+"""
+
+import asyncio
+import fcntl
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from io import FileIO
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+
+from control_plane.adapters import pg_programs, restore_passes, restore_preflight
+from control_plane.adapters.archive_toc import Contents, read_contents
+from control_plane.adapters.backup_object import plain
+from control_plane.adapters.pg_programs import LibpqSession, file_path, memory_file
+from control_plane.adapters.postgres_server import (
+    Connection,
+    ServerAddress,
+    connect,
+    translated,
+)
+from control_plane.adapters.restore_passes import Passes
+from control_plane.domain.backups import Manifest
+from control_plane.domain.errors import ServerUnsuitable
+from control_plane.domain.names import RoleSet
+
+_PIPE_BYTES = 1024 * 1024
+_TOLD_BYTES = 16 * 1024 * 1024
+_ARGUMENTS = (f"--dbname={pg_programs.CONNECTION}", "--exit-on-error", "--no-tablespaces")
+# A table of a terabyte is not looked at for hours: samples have a fixed size.
+_ANALYZE_SECONDS = 3600
+
+_SCHEMAS = "SELECT nspname FROM pg_namespace"
+_GIVE_SCHEMA = "SELECT format('ALTER SCHEMA %I OWNER TO %I', $1::text, $2::text)"
+# See scratch_database: what those who were made owners were lent.
+_TAKE_BACK = """
+SELECT format('REVOKE CREATE ON SCHEMA %I FROM %s', nspname,
+              (SELECT string_agg(quote_ident(heir), ', ') FROM unnest($1::text[]) AS heir
+                WHERE heir <> pg_get_userbyid(nspowner)))
+  FROM pg_namespace
+ WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+   AND pg_has_role(nspowner, 'USAGE')
+"""
+_ANALYZED = """
+SELECT oid::regclass::text FROM pg_class
+ WHERE relkind IN ('r', 'p', 'm') AND NOT relispartition AND oid >= 16384
+   AND pg_has_role(relowner, 'USAGE')
+ ORDER BY oid
+"""
+
+Told = Callable[[str], None]
+
+
+class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
+    """One backup, proven and still encrypted in ``spool``, and the database it is loaded into.
+
+    ``address`` has the login of the loader, ``program`` is the ``pg_restore`` of the server's
+    major version, ``jobs`` make indexes at once.
+    """
+
+    spool: Path
+    manifest: Manifest
+    key: bytes
+    address: ServerAddress
+    database: str
+    session_name: str
+    program: Path
+    jobs: int = 2
+
+
+async def load_archive(job: LoadJob, told: Told) -> list[str]:
+    """Load everything; ``told`` hears, from any thread, how far it is.
+
+    The database is as ``furnish_scratch`` left it; after an error it is thrown away. Returned are
+    the privileges that only an administrator can give: statements for ``dismiss_loader``.
+
+    Raises:
+        BackupCorrupt: what is in the spool is not the archive; known perhaps only at its end.
+        ServerUnsuitable: the archive holds what no tenant's login may restore.
+        DiskFull: the server has no room.
+        ServerUnavailable: the server went away.
+        DumpFailed: ``pg_restore`` failed; the message carries its last words.
+    """
+    archive = plain(job.spool, job.manifest, job.key)
+    contents, taken = await asyncio.to_thread(read_contents, archive)
+    roles = RoleSet(job.manifest.roles_key)
+    if obstacles := restore_preflight.archive_obstacles(contents, roles):
+        raise ServerUnsuitable("the backup cannot be restored: " + "; ".join(obstacles))
+    async with _as_loader(job) as connection:
+        plan = await _begin(connection, contents, roles)
+    with pg_programs.libpq(job.address, job.database, job.session_name) as session:
+        await _load_data(job, session, plan.first, chain(taken, archive), told)
+        async with _as_loader(job) as connection:
+            await _take_back(connection, roles)
+        told("indexes, constraints and privileges")
+        await _make_indexes(job, session, plan.second, contents.head)
+    told("statistics")
+    async with _as_loader(job) as connection:
+        await _analyze(connection)
+    return plan.privileges
+
+
+@asynccontextmanager
+async def _as_loader(job: LoadJob) -> AsyncIterator[Connection]:
+    settings = {"statement_timeout": "0"}
+    connection = await connect(job.address, job.database, job.session_name, settings=settings)
+    try:
+        with translated():
+            yield connection
+    finally:
+        connection.terminate()
+
+
+async def _begin(connection: Connection, contents: Contents, roles: RoleSet) -> Passes:
+    existing = {row[0] for row in await connection.fetch(_SCHEMAS)}
+    plan = restore_passes.passes(contents, existing, roles)
+    for schema, owner in plan.schemas.items():
+        await connection.execute(await connection.fetchval(_GIVE_SCHEMA, schema, owner))
+    return plan
+
+
+async def _take_back(connection: Connection, roles: RoleSet) -> None:
+    heirs = [roles.owner, roles.auditor, roles.app, *roles.logins, roles.reader]
+    for row in await connection.fetch(_TAKE_BACK, heirs):
+        await connection.execute(row[0])
+
+
+async def _analyze(connection: Connection) -> None:
+    for row in await connection.fetch(_ANALYZED):
+        await connection.execute(f"ANALYZE {row[0]}", timeout=_ANALYZE_SECONDS)
+
+
+async def _load_data(
+    job: LoadJob,
+    session: LibpqSession,
+    numbers: Sequence[int],
+    archive: Iterator[bytes],
+    told: Told,
+) -> None:
+    stop = threading.Event()
+    feeding: asyncio.Task[None] | None = None
+    with memory_file(_list(numbers)) as wanted, _pipe() as (reading, writing):
+        try:
+            async with pg_programs.running(
+                job.program,
+                [*_ARGUMENTS, f"--use-list={file_path(wanted)}"],
+                session,
+                stdin=reading.fileno(),
+                files=[wanted],
+            ) as restore:
+                reading.close()
+                pieces = _counted(archive, job.manifest.plain_bytes, told)
+                feeding = asyncio.create_task(asyncio.to_thread(_feed, writing, pieces, stop))
+                await asyncio.shield(feeding)
+                await restore.finished()
+        finally:
+            # The program is gone, so nothing that is written waits any longer.
+            stop.set()
+            if feeding is not None:
+                await asyncio.wait({feeding})
+    # pg_restore reads no further than to the last thing it wants.
+    await asyncio.to_thread(_read_out, archive)
+
+
+async def _make_indexes(
+    job: LoadJob, session: LibpqSession, numbers: Sequence[int], head: bytes
+) -> None:
+    with memory_file(_list(numbers)) as wanted, memory_file(head) as archive:
+        arguments = [
+            *_ARGUMENTS,
+            f"--jobs={job.jobs}",
+            # A materialized view over tables whose owner is bound by policies is filled as it was.
+            "--enable-row-security",
+            f"--use-list={file_path(wanted)}",
+            file_path(archive),
+        ]
+        async with pg_programs.running(
+            job.program, arguments, session, files=[wanted, archive]
+        ) as restore:
+            await restore.finished()
+
+
+def _list(numbers: Iterable[int]) -> bytes:
+    return "".join(f"{number};\n" for number in numbers).encode("ascii")
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
+    ends = os.pipe()
+    with FileIO(ends[0], "rb") as reading, FileIO(ends[1], "wb") as writing:
+        # An account may have too many large ones already.
+        with suppress(OSError):
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        yield reading, writing
+
+
+def _feed(writing: FileIO, pieces: Iterator[bytes], stop: threading.Event) -> None:
+    """Write all there is, unless ``stop`` is set or nobody reads any more."""
+    with writing, suppress(BrokenPipeError):
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[writing.write(view) :]
+            if stop.is_set():
+                return
+
+
+def _counted(archive: Iterator[bytes], total: int, told: Told) -> Iterator[bytes]:
+    size, next_told = 0, _TOLD_BYTES
+    for piece in archive:
+        yield piece
+        size += len(piece)
+        if size >= next_told:
+            told(f"{size / 1e6:.0f} of {total / 1e6:.0f} MB loaded")
+            next_told = size + _TOLD_BYTES
+
+
+def _read_out(archive: Iterator[bytes]) -> None:
+    for _ in archive:
+        pass
