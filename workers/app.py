@@ -11,6 +11,11 @@ from workers import (
     export,
     lifecycle_ticks,
     migrate,
+    move,
+    move_finish,
+    move_reverse,
+    move_ticks,
+    move_undo,
     prepare,
     provision,
     purge,
@@ -44,6 +49,10 @@ VERBS: dict[str, Verb] = {
         enrol.VERB,
         export.VERB,
         migrate.VERB,
+        move.VERB,
+        move_finish.VERB,
+        move_reverse.VERB,
+        move_undo.VERB,
         prepare.VERB,
         provision.VERB,
         purge.VERB,
@@ -89,7 +98,8 @@ app.conf.update(
     worker_hijack_root_logger=False,
     worker_enable_remote_control=False,
     broker_connection_max_retries=None,
-    task_time_limit=3600,
+    # A copy of a large tenant takes hours; what hangs is ended by its own deadlines.
+    task_time_limit=7 * 24 * 3600,
     beat_schedule={
         "sweep": _every(settings.engine.sweep_seconds, "sweep"),
         "retire_due_logins": _every(5, "retire_due_logins"),
@@ -108,11 +118,13 @@ app.conf.update(
         "drop_replaced": _every(60, "drop_replaced"),
         "end_deletions": _every(5, "end_deletions"),
         "delete_expired_exports": _every(30, "delete_expired_exports"),
+        "advance_drains": _every(5, "advance_drains"),
     },
 )
 TICKS = {
     **backup_ticks.TICKS,
     **lifecycle_ticks.TICKS,
+    **move_ticks.TICKS,
     **reconcile.TICKS,
     **upkeep.TICKS,
 }

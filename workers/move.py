@@ -11,7 +11,7 @@ from control_plane.catalog import databases, moves, operations
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import ContentMismatch, ServerUnsuitable
-from control_plane.domain.moves import Survey, survey
+from control_plane.domain.moves import Method, Survey, survey
 from control_plane.domain.plans import PLANS
 from control_plane.services.audit_seals import seal_and_anchor
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
@@ -190,7 +190,7 @@ async def abandon(ctx: StepContext, db: Connection) -> None:
     )
 
 
-def _choose(ctx: StepContext, found: Survey) -> moves.Method:
+def _choose(ctx: StepContext, found: Survey) -> Method:
     if found.refusals:
         raise ServerUnsuitable("; ".join(found.refusals))
     if not found.offline_reasons:

@@ -10,7 +10,7 @@ import structlog
 
 from control_plane.adapters import tenant_audit, tenant_upkeep
 from control_plane.adapters.postgres_server import Connection
-from control_plane.catalog import upkeep
+from control_plane.catalog import moves, upkeep
 from control_plane.catalog.databases import Database
 from control_plane.domain.errors import TenantryError
 from control_plane.services.audit_seals import inside, seal_and_anchor
@@ -54,7 +54,7 @@ async def _look_after(ports: Ports, connection: Connection, database: Database) 
     problems: list[str] = []
     parts: tuple[Callable[[], Awaitable[object]], ...] = (
         lambda: seal_and_anchor(ports, connection, database),
-        lambda: _make_partitions(connection, database),
+        lambda: _make_partitions(ports, connection, database),
         lambda: tenant_upkeep.point_read_audit(connection, database.roles, database.name),
     )
     for part in parts:
@@ -65,7 +65,11 @@ async def _look_after(ports: Ports, connection: Connection, database: Database) 
     return problems + await tenant_upkeep.refresh_views(connection, database.roles)
 
 
-async def _make_partitions(connection: Connection, database: Database) -> None:
+async def _make_partitions(ports: Ports, connection: Connection, database: Database) -> None:
+    """Not while a move can be reversed: the old server would not know the new partition."""
+    async with ports.catalog.connection() as db:
+        if database.tenant_id and await moves.open_one(db, database.tenant_id) is not None:
+            return
     if await tenant_audit.has_audit_log(connection, database.roles):
         await tenant_audit.ensure_partitions(connection)
 

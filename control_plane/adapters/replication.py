@@ -99,7 +99,7 @@ SELECT s.subenabled AS enabled, coalesce(x.apply_error_count, 0) AS errors
 """
 _NOT_APPLIED = "a change could not be applied; the receiving server's log says which"
 _16 = 160_000
-# Tables' owners, as whom changes would be applied otherwise, are subject to FORCE ROW LEVEL SECURITY.
+# As the owner of a table, whom changes would be applied as, they are subject to FORCE ROW SECURITY.
 _SINCE_16 = ", origin = none, run_as_owner = true"
 
 

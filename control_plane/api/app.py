@@ -36,6 +36,7 @@ from control_plane.api.health import HealthController
 from control_plane.api.keys import KeyController
 from control_plane.api.limits import make_limits
 from control_plane.api.migrations import MigrationController
+from control_plane.api.moves import MoveController
 from control_plane.api.operations import OperationController
 from control_plane.api.plans import PlanController
 from control_plane.api.poolers import PoolerController
@@ -107,6 +108,7 @@ def _v1() -> Router:
             BackupController,
             RestoreController,
             MigrationController,
+            MoveController,
             RolloutController,
             OperationController,
             PlanController,

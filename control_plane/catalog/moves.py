@@ -260,3 +260,31 @@ async def change_state(
     )
     if not done:
         raise WrongState(f"the move is in no state that leads to {wanted}")
+
+
+async def verified_backup(db: Connection, move: Move) -> UUID | None:
+    """A complete backup of what the switch led to, restored since and found equal."""
+    found: UUID | None = await db.fetchval(
+        """SELECT id FROM backups WHERE tenant_id = $1 AND state = 'complete'
+              AND snapshot_at > $2 AND verified_at > $2
+           ORDER BY snapshot_at DESC LIMIT 1""",
+        move.tenant_id,
+        move.switched_at,
+    )
+    return found
+
+
+async def past_switch(db: Connection, operation_id: UUID) -> bool:
+    """Whether this operation has led the tenant's clients to the other database already."""
+    return bool(
+        await db.fetchval(
+            """SELECT EXISTS (
+                   SELECT FROM operations o
+                     JOIN moves m ON m.tenant_id = o.tenant_id AND m.state = 'switched'
+                     JOIN databases d ON d.tenant_id = o.tenant_id AND d.purpose = 'primary'
+                    WHERE o.id = $1
+                      AND d.id = CASE o.kind WHEN 'move' THEN m.target_database_id
+                                             WHEN 'move_reverse' THEN m.source_database_id END)""",
+            operation_id,
+        )
+    )

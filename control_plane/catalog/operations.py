@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 
+from control_plane.catalog import moves
 from control_plane.catalog.pool import Connection, Record
 from control_plane.domain.errors import Conflict, NotFound, OperationInProgress, WrongState
 from control_plane.domain.names import show
@@ -12,6 +13,7 @@ from control_plane.domain.operations import Operation, Step
 from control_plane.domain.plans import Plan
 
 CHANNEL = "tenantry_operations"
+_AFTER_A_MOVE = frozenset({"migrate", "restore", "restore_undo", "archive", "delete"})
 
 _COLUMNS = ", ".join(f"o.{name}" for name in Operation.__struct_fields__ if name != "steps")
 _SELECT = f"""
@@ -43,6 +45,7 @@ async def insert(db: Connection, wanted: NewOperation) -> Operation:
 
     Raises:
         OperationInProgress: another operation of this tenant, database or server is alive.
+        Conflict: a move of the tenant has to be finished or reversed first.
     """
     try:
         async with db.transaction():
@@ -51,7 +54,18 @@ async def insert(db: Connection, wanted: NewOperation) -> Operation:
         if getattr(error, "sqlstate", None) != "23505":
             raise
         raise await _in_progress(db, wanted) from error
+    if wanted.plan.kind in _AFTER_A_MOVE and wanted.tenant_id is not None:
+        await _require_moved(db, wanted)
     return await get(db, wanted.id)
+
+
+async def _require_moved(db: Connection, wanted: NewOperation) -> None:
+    """What changes the schema or the database itself would cut the way back of a move."""
+    if wanted.tenant_id and await moves.open_one(db, wanted.tenant_id) is not None:
+        raise Conflict(
+            f"{wanted.subject} can still go back from its move; first: tenantry move finish "
+            f"{wanted.subject} (or move reverse)"
+        )
 
 
 async def _insert(db: Connection, wanted: NewOperation) -> None:
@@ -218,7 +232,7 @@ async def request_cancel(db: Connection, operation_id: UUID, plan: Plan) -> Oper
             "only work in progress can be cancelled"
         )
     begun = {step.name for step in operation.steps if step.state != "pending"}
-    if plan.cancellable_until in begun:
+    if plan.cancellable_until in begun or await moves.past_switch(db, operation_id):
         raise WrongState(
             f"{operation.kind} is past {plan.cancellable_until} and only goes forward now"
         )

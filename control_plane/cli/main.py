@@ -20,6 +20,7 @@ _COMMANDS = {
     "servers": Lazy("control_plane.cli.servers:servers", "The Postgres servers of the fleet."),
     "poolers": Lazy("control_plane.cli.servers:poolers", "The PgBouncer processes."),
     "migrate": Lazy("control_plane.cli.migrate:migrate", "Bring one tenant to a revision."),
+    "move": Lazy("control_plane.cli.moves:move", "Move a tenant to another server."),
     "rollout": Lazy("control_plane.cli.rollout:rollout", "Bring the fleet to a revision."),
     "operations": Lazy("control_plane.cli.operations:operations", "Work in progress and done."),
     "keys": Lazy("control_plane.cli.keys:keys", "API keys and their roles."),

@@ -15,6 +15,7 @@ from control_plane.adapters.move_target import (
     create_target,
     ensure_marker,
     furnish_target,
+    open_loader,
     settle_target,
 )
 from control_plane.adapters.pg_programs import Programs
@@ -26,7 +27,7 @@ from control_plane.adapters.schema_copy import (
     dump_schema,
     restore_schema,
 )
-from control_plane.adapters.scratch_database import loader_of, open_loader
+from control_plane.adapters.scratch_database import loader_of
 from control_plane.adapters.table_copy import TableCopy
 from control_plane.adapters.tenant_database import write_identity
 from control_plane.catalog import moves
@@ -72,9 +73,7 @@ class _Copy:
                 copied = await self._fill(source, into, held, made)
         inside = await moving.inside(ctx, way.coming)
         await settle_target(inside, way.coming.database.name, way.coming.database.roles)
-        await write_identity(
-            inside, way.tenant.id, way.live.database.generation + 1, "scratch"
-        )
+        await write_identity(inside, way.tenant.id, way.live.database.generation + 1, "scratch")
         return copied
 
     async def _empty(self) -> tuple[Place, frozenset[str]]:
@@ -92,7 +91,7 @@ class _Copy:
                 roles,
                 coming.server.system_identifier,
             )
-            password = await open_loader(admin, loader)
+            password = await open_loader(admin, coming.database.name)
         inside = await moving.inside(ctx, coming)
         made = await furnish_target(inside, roles, self._facts.extensions)
         await ensure_marker(inside, roles)

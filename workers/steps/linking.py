@@ -59,5 +59,3 @@ async def tidy(ctx: StepContext, way: Way, end: End) -> None:
 async def _there(ctx: StepContext, end: End) -> bool:
     async with ctx.admin(end.server) as admin:
         return await replication.database_exists(admin, end.database.name)
-
-

@@ -14,6 +14,7 @@ import msgspec
 from control_plane.adapters import replication, sequences, tenant_database, tenant_roles
 from control_plane.adapters.comparison import export_snapshot
 from control_plane.adapters.postgres_server import Connection, connect
+from control_plane.adapters.schema_copy import Place
 from control_plane.catalog import databases, moves
 from control_plane.catalog.databases import Credential
 from control_plane.catalog.moves import Switched
@@ -68,16 +69,17 @@ async def switch(ctx: StepContext, way: Way) -> Outcome:
     await go_back(ctx, way)
     if way.online and (reason := await _not_now(ctx, way)) is not None:
         return Wait(1.0, reason)
-    attempt = _Attempt(ctx, way)
-    try:
-        await attempt.prepare()
-        async with asyncio.timeout(way.move.pause_budget_ms / 1000):
-            done = await attempt.carry_out()
-    except _PUT_OFF as error:
-        return await _put_off(ctx, way, error)
-    finally:
-        attempt.close()
-    return await _commit(ctx, way, done, attempt)
+    async with moving.reading(ctx, way.live) as (place,):
+        attempt = _Attempt(ctx, way)
+        try:
+            await attempt.prepare(place)
+            async with asyncio.timeout(way.move.pause_budget_ms / 1000):
+                done = await attempt.carry_out()
+        except _PUT_OFF as error:
+            return await _put_off(ctx, way, error)
+        finally:
+            attempt.close()
+        return await _commit(ctx, way, done, attempt)
 
 
 async def go_back(ctx: StepContext, way: Way) -> None:
@@ -161,9 +163,7 @@ async def _put_off(ctx: StepContext, way: Way, error: TenantryError | TimeoutErr
     return Wait(seconds, f"taken back, tries again: {reason}")
 
 
-async def _commit(
-    ctx: StepContext, way: Way, done: Switched, attempt: "_Attempt"
-) -> Outcome:
+async def _commit(ctx: StepContext, way: Way, done: Switched, attempt: "_Attempt") -> Outcome:
     """The compare-and-set. When the catalog does not say what became of it, nobody guesses."""
     reach(ctx, "commit.before")
     done = msgspec.structs.replace(done, paused_ms=attempt.paused_ms())
@@ -195,15 +195,14 @@ class _Attempt:
         if self._reading is not None:
             self._reading.terminate()
 
-    async def prepare(self) -> None:
+    async def prepare(self, place: Place) -> None:
         """Connections, names and credentials; and who is in the session endpoint may leave."""
         ctx, way = self._ctx, self._way
         self._credentials = await _credentials(ctx, way)
         for end in (way.live, way.coming):
             await moving.inside(ctx, end)
         await end_photograph(ctx, way)
-        async with moving.reading(ctx, way.live) as (place,):
-            self._reading = await connect(place.address, place.database, place.session)
+        self._reading = await connect(place.address, place.database, place.session)
         self._names = await sequences.sequence_names(self._reading)
         if way.online:
             await self._drain_sessions()

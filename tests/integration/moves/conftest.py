@@ -1,6 +1,6 @@
 """Servers to move between: two of Postgres 15, one of 18, each with a template."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -30,12 +30,10 @@ async def source(servers: dict[str, TenantServer]) -> Place:
 
 
 @pytest.fixture(params=("same", "newer"))
-async def target(
-    request: pytest.FixtureRequest, servers: dict[str, TenantServer]
-) -> AsyncIterator[Place]:
+async def target(request: pytest.FixtureRequest, servers: dict[str, TenantServer]) -> Place:
     server = servers[request.param]
     admin = await server.admin()
     await bootstrap_server(admin)
     system_identifier = await system_identifier_of(admin)
     await admin.close()
-    yield Place(server, "", system_identifier)
+    return Place(server, "", system_identifier)

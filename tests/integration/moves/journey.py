@@ -14,13 +14,14 @@ from control_plane.adapters.move_target import (
     create_target,
     ensure_marker,
     furnish_target,
+    open_loader,
     settle_target,
 )
 from control_plane.adapters.pg_programs import Programs
 from control_plane.adapters.postgres_server import Connection
 from control_plane.adapters.schema_copy import Place as Side
 from control_plane.adapters.schema_copy import archive, dump_schema, restore_schema
-from control_plane.adapters.scratch_database import loader_of, open_loader
+from control_plane.adapters.scratch_database import loader_of
 from control_plane.adapters.table_copy import TableCopy
 from control_plane.adapters.tenant_database import drop_tenant_database, write_identity
 from control_plane.adapters.tenant_roles import drop_role_set, ensure_role_set
@@ -89,7 +90,7 @@ class Journey:
             await ensure_marker(inside, clinic.roles)
         sender = await replication.ensure_sender(source, self.link, clinic.database)
         await replication.publish(source, self.link, facts.tables)
-        loader = await open_loader(admin, loader_of(self.there))
+        loader = await open_loader(admin, self.there)
         into = Side(
             self.target.server.address().for_login(loader_of(self.there), loader),
             self.there,
