@@ -24,7 +24,7 @@ from control_plane.services.moves import NewMoveWish
 class MoveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where to. Clients wait for ``pause_budget_ms`` at most, or the switch is tried again later.
 
-    ``offline`` allows to close the tenant while its rows are copied, where nothing else is possible.
+    ``offline`` allows to close the tenant while its rows are copied, where nothing else works.
     """
 
     server: Annotated[str, Meta(pattern=NAME_OR_ID)]
