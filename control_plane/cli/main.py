@@ -17,6 +17,7 @@ _COMMANDS = {
     "dsn": Lazy("control_plane.cli.access:dsn", "Reveal a tenant's DSN (audited)."),
     "psql": Lazy("control_plane.cli.access:psql", "Open psql as the application would."),
     "rotate": Lazy("control_plane.cli.tenants:rotate", "Give a tenant new credentials."),
+    "schedule": Lazy("control_plane.cli.schedule:schedule", "When tenants are backed up."),
     "servers": Lazy("control_plane.cli.servers:servers", "The Postgres servers of the fleet."),
     "poolers": Lazy("control_plane.cli.servers:poolers", "The PgBouncer processes."),
     "migrate": Lazy("control_plane.cli.migrate:migrate", "Bring one tenant to a revision."),
