@@ -176,7 +176,7 @@ def _print_schedule(session: Session, schedule: Json, *, dry_run: bool) -> None:
 def _policy_facts(policy: Json) -> tuple[tuple[str, str | None], ...]:
     spread = policy["jitter_minutes"] * _MINUTE
     return (
-        ("cron", f"{policy['cron']}  {policy['timezone']}"),
+        ("cron", f"{policy['cron']} in {policy['timezone']}"),
         ("spread", f"up to {brief(spread)} after a slot" if spread else None),
         ("keeps", _keeps(policy)),
         ("rpo", _minutes(policy["rpo_minutes"])),
@@ -234,4 +234,4 @@ def _health(session: Session, schedule: Json) -> str | None:
     if rpo["state"] == "unwatched":
         return None
     word = "breached" if rpo["state"] == "breached" else "ok"
-    return f"{word} everything up to {when(session, rpo['covered_until'])} is in a backup"
+    return f"{word} · everything up to {when(session, rpo['covered_until'])} is in a backup"
