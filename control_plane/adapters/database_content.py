@@ -14,8 +14,11 @@ from control_plane.adapters.side_by_side import side_by_side
 from control_plane.adapters.sql_text import load
 from control_plane.domain.backups import Content, TableContent
 
-# A table may take its time; a server that vanishes is noticed by the connection itself.
-_ONE_TABLE_SECONDS = 7 * 86_400.0
+# A table may take the time it needs; a function of the tenant's that never returns, called while
+# the statement is planned, may not keep a backup's place for ever.
+_LEAST_SECONDS = 600.0
+_LEAST_BYTES_PER_SECOND = 1_000_000
+_LARGE_OBJECTS_SECONDS = 7 * 86_400.0
 
 
 async def read_content(
@@ -43,7 +46,9 @@ async def read_content(
         ]
         sequences = await read_sequences(first)
         await side_by_side(*(reading.run(each.connection) for each in (first, *others)))
-        large_objects = await _read(first.connection, load("content_large_objects"))
+        large_objects = await _read(
+            first.connection, load("content_large_objects"), _LARGE_OBJECTS_SECONDS
+        )
     return Content(reading.found, sequences, large_objects)
 
 
@@ -60,14 +65,15 @@ class _Reading:
         """Read one table after the other until none waits."""
         while self._waiting:
             table = self._waiting.popleft()
-            self.found[table.name] = await _read(connection, str(table.statement))
+            seconds = _LEAST_SECONDS + table.bytes / _LEAST_BYTES_PER_SECOND
+            self.found[table.name] = await _read(connection, str(table.statement), seconds)
             if self._told is not None:
                 self._told(f"{len(self.found)} of {self.total} tables read")
 
 
-async def _read(connection: Connection, statement: str) -> TableContent:
+async def _read(connection: Connection, statement: str, seconds: float) -> TableContent:
     with translated():
-        row = await connection.fetchrow(statement, timeout=_ONE_TABLE_SECONDS)
+        row = await connection.fetchrow(statement, timeout=seconds)
     if row is None:
         raise TypeError("an aggregate has a row")
     return TableContent(row["rows"], str(int(row["digest"])))

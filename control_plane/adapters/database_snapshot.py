@@ -47,6 +47,7 @@ class Relation(msgspec.Struct, frozen=True):
     kind: str
     name: str
     readable: bool
+    bytes: int
     statement: str | None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from litestar import Litestar, Router
 from litestar.logging.config import StructLoggingConfig
 from litestar.middleware.logging import LoggingMiddlewareConfig
-from litestar.plugins.prometheus import PrometheusConfig, PrometheusController
+from litestar.plugins.prometheus import PrometheusConfig
 from litestar.plugins.structlog import StructlogConfig, StructlogPlugin
 from litestar.static_files import create_static_files_router
 
@@ -21,6 +21,7 @@ from control_plane.api.access import (
     limit_rate,
 )
 from control_plane.api.audit import AuditController, AuditSealController
+from control_plane.api.backup_schedules import BackupScheduleController
 from control_plane.api.backups import BackupController
 from control_plane.api.check import CheckController
 from control_plane.api.context import DEPENDENCIES, Process
@@ -35,6 +36,7 @@ from control_plane.api.handlers import complete_allow, methods_by_path
 from control_plane.api.health import HealthController
 from control_plane.api.keys import KeyController
 from control_plane.api.limits import make_limits
+from control_plane.api.metrics import Metrics
 from control_plane.api.migrations import MigrationController
 from control_plane.api.moves import MoveController
 from control_plane.api.operations import OperationController
@@ -52,13 +54,6 @@ from control_plane.services.ports import Ports
 
 _BODY_BYTES = 64 * 1024
 _POOL_SIZE = 16
-
-
-class Metrics(PrometheusController):
-    """Counts and times by route template; open like /health, and without a name in it."""
-
-    include_in_schema = False
-    openmetrics_format = True
 
 
 def create_app() -> Litestar:
@@ -106,6 +101,7 @@ def _v1() -> Router:
             FieldKeyController,
             KeyRotationController,
             BackupController,
+            BackupScheduleController,
             RestoreController,
             MigrationController,
             MoveController,

@@ -1,8 +1,11 @@
 """The keys data is encrypted under, over HTTP: a tenant's rotated, all put under a new root key."""
 
+from typing import Annotated
+
 import msgspec
 from litestar import Controller, Response, post
-from litestar.params import FromPath
+from litestar.params import FromPath, JSONBody
+from msgspec import Meta
 
 from control_plane.api.acceptance import LOCATION, REHEARSED, DryRun, accept_or_rehearse
 from control_plane.api.context import Writing, answer, effect
@@ -12,6 +15,12 @@ from control_plane.catalog.pool import Connection
 from control_plane.services.requests import Effect
 from control_plane.services.root_keys import start_rekey
 from control_plane.services.tenant_keys import rotate
+
+
+class KeyRotationBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``replaces`` is the version that has to be the active one; any when it is left out."""
+
+    replaces: Annotated[int, Meta(ge=0)] | None = None
 
 
 class KeyRotationView(msgspec.Struct, frozen=True):
@@ -30,12 +39,16 @@ class KeyRotationController(Controller):
 
     @post(operation_id="rotateTenantKey", status_code=200, responses=refusals(404, 409, 413))
     async def rotate_tenant_key(
-        self, tenant: FromPath[str], changing: Writing
+        self,
+        tenant: FromPath[str],
+        changing: Writing,
+        data: JSONBody[KeyRotationBody | None] = None,
     ) -> Response[KeyRotationView]:
         """Encrypt a tenant's backups and fields under a new key from now on."""
+        replaces = data.replaces if data is not None else None
 
         async def carry_out(db: Connection) -> Effect:
-            done = await rotate(db, changing.ports, changing.caller, tenant)
+            done = await rotate(db, changing.ports, changing.caller, tenant, replaces=replaces)
             return effect(200, KeyRotationView(done.tenant.slug, done.version, done.versions))
 
         return answer(await changing.perform(carry_out), KeyRotationView)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Response, delete, get, post, put
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import Meta
 
 from control_plane.adapters.signatures import fingerprint
@@ -132,8 +132,8 @@ class EndingController(Controller):
         keep_backups_days: Annotated[
             int, QueryParameter(ge=0, le=_LONGEST_KEEPING_DAYS)
         ] = KEEP_BACKUPS_DAYS,
-        final_backup: bool | None = None,  # noqa: FBT001 - a query parameter
         *,
+        final_backup: FromQuery[bool | None] = None,
         dry_run: DryRun = False,
     ) -> Response[OperationView]:
         """Cut a tenant off at once; drop its databases after a grace, its backups and keys later.

@@ -1,4 +1,7 @@
-"""Click classes: every command takes ``--json`` and ``--utc``, groups load their parts late."""
+"""Click classes: every command takes ``--json`` and ``--utc``, groups load their parts late.
+
+A group can also have a default command, for lines such as ``restore SLUG`` beside ``restore undo``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +62,63 @@ class Group(_Shared, click.Group):
     """A group whose commands, and itself, take the shared options."""
 
     command_class = Command
+
+
+class _ContextOfTheGroup(click.Context):
+    """The context of a default command: nobody typed a name for it."""
+
+    @property
+    def command_path(self) -> str:
+        return self.parent.command_path if self.parent is not None else super().command_path
+
+
+class DefaultCommand(Command):
+    """The command that a ``DefaultGroup`` runs when the first word names none of the others."""
+
+    context_class = _ContextOfTheGroup
+
+
+class DefaultGroup(Group):
+    """A group that is a command itself: ``restore SLUG`` beside ``restore undo SLUG``.
+
+    A first word that is the name of a command always means the command; a tenant of that name is
+    called by its id. Name, help and examples are those of the default command.
+    """
+
+    def __init__(self, default: DefaultCommand) -> None:
+        super().__init__(
+            name=default.name,
+            help=default.help,
+            examples=default.examples,
+            # They are the default command's.
+            context_settings={"ignore_unknown_options": True},
+        )
+        self.default = default
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is not None:
+            return super().resolve_command(ctx, args)
+        return self.name, self.default, args
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        first = " ".join(self.default.collect_usage_pieces(ctx))
+        formatter.write_usage(ctx.command_path, first)
+        formatter.write_usage(ctx.command_path, "COMMAND [ARGS]...", prefix=" " * len("Usage: "))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.default.format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, incomplete)
+        known = {item.value for item in found}
+        first = next(one for one in self.default.params if isinstance(one, click.Argument))
+        more = self.default.shell_complete(ctx, incomplete)
+        if not incomplete.startswith("-"):
+            more = [*more, *first.shell_complete(ctx, incomplete)]
+        return [*found, *(item for item in more if item.value not in known)]
 
 
 @dataclass(frozen=True)

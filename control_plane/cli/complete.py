@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import click
 
+from control_plane.cli.paths import path
 from control_plane.cli.problems import Problem
 from control_plane.cli.session import Session
 
@@ -11,21 +12,36 @@ _MOST = 200
 Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def _names(path: str, field: str) -> Complete:
+def _names(collection: str, field: str) -> Complete:
     def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
         del parameter
-        try:
-            found = context.ensure_object(Session).api.items(path, most=_MOST)
-        except Problem:
-            return []
-        return [name for item in found if (name := str(item[field])).startswith(typed)]
+        return _ask(context, field, typed, collection)
 
     return complete
 
 
-tenant_slugs = _names("/v1/tenants", "slug")
-server_names = _names("/v1/servers", "name")
-pooler_names = _names("/v1/poolers", "name")
-operation_ids = _names("/v1/operations", "id")
-rollout_ids = _names("/v1/rollouts", "id")
-key_ids = _names("/v1/keys", "id")
+def _ask(context: click.Context, field: str, typed: str, *parts: str) -> list[str]:
+    try:
+        found = context.ensure_object(Session).api.items(path(*parts), most=_MOST)
+    except Problem:
+        return []
+    return [name for item in found if (name := item[field]) and name.startswith(typed)]
+
+
+def backups_of_tenant(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """The backups of the tenant that the line names so far."""
+    del parameter
+    # Before an option that still lacks its value, click has put no argument in its place yet.
+    named = [context.params.get("slug"), *context.args]
+    slug = next((one for one in named if one), None)
+    return _ask(context, "id", typed, "tenants", slug, "backups") if slug else []
+
+
+tenant_slugs = _names("tenants", "slug")
+server_names = _names("servers", "name")
+pooler_names = _names("poolers", "name")
+operation_ids = _names("operations", "id")
+rollout_ids = _names("rollouts", "id")
+key_ids = _names("keys", "id")
+# The newest of each tenant: nobody types an old one without a list before them.
+backup_ids = _names("backup-status", "backup")

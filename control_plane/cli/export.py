@@ -29,7 +29,7 @@ _HOUR_SECONDS = 3600
     cls=Command,
     examples=(
         "tenantry export acme --to . --recipient age1…",
-        "tenantry export acme --to /srv/handover --keep 24h",
+        "tenantry export acme --to . --keep 24h",
     ),
 )
 @click.argument("slug", shell_complete=tenant_slugs)

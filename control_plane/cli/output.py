@@ -11,6 +11,9 @@ from control_plane.cli.durations import brief
 from control_plane.cli.problems import one_line
 from control_plane.cli.session import Session
 
+_GIGABYTE = 1_000_000_000
+_UNITS = (("TB", 1000 * _GIGABYTE), ("GB", _GIGABYTE), ("MB", 1_000_000), ("kB", 1_000))
+
 
 def console() -> Console:
     """A console on stdout; without any colour where NO_COLOR asks for that."""
@@ -45,3 +48,14 @@ def when(session: Session, stamp: str | None) -> str | None:
     if abs(seconds) < 1:
         return "now"
     return f"{brief(seconds)} ago" if seconds > 0 else f"in {brief(-seconds)}"
+
+
+def size(amount: int | None) -> str | None:
+    """A number of bytes for people: ``512 B``, ``4.2 kB``, ``1.31 GB``."""
+    if amount is None:
+        return None
+    for unit, bytes_of_it in _UNITS:
+        if amount >= bytes_of_it:
+            shown = amount / bytes_of_it
+            return f"{shown:.2f} {unit}" if bytes_of_it >= _GIGABYTE else f"{shown:.1f} {unit}"
+    return f"{amount} B"

@@ -137,15 +137,17 @@ class _StepPrinter:
             self._current, self._since = current["name"], time.monotonic()
         # Measured here, because the server's clock need not agree with ours.
         spent = exact(time.monotonic() - self._since)
-        words = f"{one_line(current['name'])}  {spent}  {_note(current)}"
+        at_work = self.operation["state"] == "running"
+        words = f"{one_line(current['name'])}  {spent}  {_note(current, at_work=at_work)}"
         self._spinner.update(text=Text(words, overflow="ellipsis", no_wrap=True))
         return self._spinner
 
 
-def _note(step: Json) -> str:
+def _note(step: Json, *, at_work: bool = False) -> str:
+    """Why it did not succeed, or what it says; a step ``at_work`` again has more to say."""
     parts = []
     error = step.get("error")
-    if error and step["state"] != "done":
+    if error and step["state"] != "done" and not (at_work and step.get("detail")):
         parts.append(error.get("message") or error.get("code"))
     elif step.get("detail"):
         parts.append(step["detail"])

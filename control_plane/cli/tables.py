@@ -19,17 +19,19 @@ _UNBOUNDED = 10_000
 _GAP = "  "
 
 _STYLES = {
-    **dict.fromkeys(("active", "succeeded", "ok", "allowed"), "green"),
+    **dict.fromkeys(("active", "succeeded", "ok", "allowed", "complete", "passed"), "green"),
     **dict.fromkeys(("failed", "unreachable", "down", "denied", "revoked", "expired"), "red"),
+    **dict.fromkeys(("corrupt", "breached", "overdue"), "red"),
     **dict.fromkeys(
         ("provisioning", "enrolling", "pending", "running", "waiting", "cancelling", "draining"),
         "yellow",
     ),
-    **dict.fromkeys(("suspended", "cancelled", "archived", "behind"), "magenta"),
+    **dict.fromkeys(("suspended", "cancelled", "archived", "behind", "pruned"), "magenta"),
 }
 _COLOURED_FACTS = frozenset({"state", "health"})
 
 Row = list[str]
+Alarm = Callable[[Json], bool]
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,17 @@ class Column:
 
 
 def print_table(
-    session: Session, items: Sequence[Json], columns: Sequence[Column], empty: str
+    session: Session,
+    items: Sequence[Json],
+    columns: Sequence[Column],
+    empty: str,
+    *,
+    alarm: Alarm | None = None,
 ) -> None:
-    """The items as a table, or as a JSON array; ``empty`` says on stderr that there are none."""
+    """The items as a table, or as a JSON array; ``empty`` says on stderr that there are none.
+
+    The lines of items that ``alarm`` is true of are red.
+    """
     if session.json:
         print_json(list(items))
         return
@@ -55,7 +65,7 @@ def print_table(
     rows = [[one_line(str(column.cell(item) or "-")) for column in columns] for item in items]
     out = console()
     if out.is_terminal:
-        _draw(out, columns, rows)
+        _draw(out, columns, rows, ["red" if alarm and alarm(item) else "" for item in items])
     else:
         titles = [column.title for column in columns]
         _print_aligned([titles, *rows], {n for n, column in enumerate(columns) if column.right})
@@ -89,14 +99,16 @@ def _aligned(rows: Sequence[Row], right: frozenset[int] | set[int]) -> Iterator[
         yield _GAP.join(padded).rstrip()
 
 
-def _draw(out: Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+def _draw(
+    out: Console, columns: Sequence[Column], rows: Sequence[Row], styles: Sequence[str]
+) -> None:
     """For a person: without the last columns, or as cards, when words would have to be broken."""
     cells = [
         [_cell(text, column.words) for text, column in zip(row, columns, strict=True)]
         for row in rows
     ]
     for kept in range(len(columns), min(_FEWEST_COLUMNS, len(columns)) - 1, -1):
-        table = _table(columns[:kept], [row[:kept] for row in cells])
+        table = _table(columns[:kept], [row[:kept] for row in cells], styles)
         if (
             Measurement.get(out, out.options.update(max_width=_UNBOUNDED), table).minimum
             <= out.width
@@ -107,16 +119,19 @@ def _draw(out: Console, columns: Sequence[Column], rows: Sequence[Row]) -> None:
     for number, row in enumerate(cells):
         if number:
             out.print()
-        out.print(_card(list(zip((c.title.lower() for c in columns), row, strict=True))))
+        card = _card(list(zip((c.title.lower() for c in columns), row, strict=True)))
+        out.print(card, style=styles[number])
 
 
-def _table(columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> Table:
+def _table(
+    columns: Sequence[Column], rows: Sequence[Sequence[Text]], styles: Sequence[str]
+) -> Table:
     table = _grid(header=True)
     for number, column in enumerate(columns):
         justify: JustifyMethod = "right" if column.right else "left"
         table.add_column(Text(column.title), justify=justify, overflow="fold", no_wrap=number == 0)
-    for row in rows:
-        table.add_row(*row)
+    for row, style in zip(rows, styles, strict=True):
+        table.add_row(*row, style=style)
     return table
 
 

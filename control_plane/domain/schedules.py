@@ -29,7 +29,8 @@ _NO_ZONES = frozenset({"localtime", "Factory"})
 _LEAST_APART = 15
 _LONGEST_RPO = 400 * 24 * 60
 _MOST_KEPT = 1000
-_LIMITS = {
+# The least and the most of every number in a policy.
+LIMITS = {
     "jitter_minutes": (0, 24 * 60),
     "rpo_minutes": (1, _LONGEST_RPO),
     "drill_days": (1, 366),
@@ -256,7 +257,7 @@ def _share(tenant_id: UUID) -> float:
 def _range_errors(policy: Policy) -> dict[str, str]:
     return {
         field: f"use {least} to {most}"
-        for field, (least, most) in _LIMITS.items()
+        for field, (least, most) in LIMITS.items()
         if not least <= getattr(policy, field) <= most
     }
 

@@ -52,8 +52,8 @@ async def archive_tenant(db: Connection, ports: Ports, caller: Caller, slug: str
         LegalHold: nothing of it may be destroyed, and its database would be.
         NotFound, WrongState, OperationInProgress: see there.
     """
-    require_store(ports)
     tenant = await find_tenant(db, caller, slug)
+    require_store(ports)
     details: dict[str, object] = {
         "scratch": show("db", clock.new_id()),
         "cause": "archive",
@@ -82,8 +82,8 @@ async def unarchive_tenant(
         Conflict: no store is configured.
         NotFound, WrongState, OperationInProgress: see there.
     """
-    require_store(ports)
     tenant = await find_tenant(db, caller, slug)
+    require_store(ports)
     backup = await _archived_as(db, tenant)
     scratch_id = clock.new_id()
     details: dict[str, object] = {

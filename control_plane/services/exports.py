@@ -47,9 +47,9 @@ async def request_export(
         Conflict: no store is configured.
         NotFound, WrongState, OperationInProgress: see there.
     """
+    tenant = await find_tenant(db, caller, slug)
     require_store(ports)
     Recipient(recipient)
-    tenant = await find_tenant(db, caller, slug)
     operation = await operations.insert(
         db,
         NewOperation(
@@ -100,8 +100,8 @@ async def make_link(db: Connection, ports: Ports, caller: Caller, shown: str, se
         CatalogUnavailable: the showing could not be recorded.
         NotFound, Conflict: see there.
     """
-    store = require_store(ports)
     export = await find_export(db, caller, shown)
+    store = require_store(ports)
     left = (export.expires_at - clock.now()).total_seconds()
     if export.state != "ready" or export.object_key is None or left <= 0:
         state = "expired" if export.state == "ready" else export.state

@@ -55,8 +55,8 @@ class NewSchedule(msgspec.Struct, frozen=True):
 class ShownSchedule(msgspec.Struct, frozen=True):
     """A tenant's schedule and how well it is kept.
 
-    ``turn`` is missing for who is not backed up by schedule, ``watched`` also for who has not had
-    a turn yet. ``prunable`` of its ``stored`` backups are kept by no rule.
+    ``turn`` is missing for who is not backed up by schedule (``note`` says why), ``watched`` also
+    for who has not had a turn yet. ``prunable`` of its ``stored`` backups are kept by no rule.
     """
 
     tenant: Tenant
@@ -68,6 +68,7 @@ class ShownSchedule(msgspec.Struct, frozen=True):
     breached: bool
     stored: int
     prunable: int
+    note: str | None
 
 
 async def set_schedule(
@@ -184,9 +185,9 @@ async def _show(db: Connection, ports: Ports, tenant: Tenant) -> ShownSchedule:
     now = await _now(db)
     schedule = await backup_schedules.of_tenant(db, tenant.id)
     policy = schedule.policy
-    planned = ports.store is not None and tenant.state in _BACKED_UP
+    note = _why_not(ports, tenant)
     turn, watched = None, []
-    if planned:
+    if note is None:
         known = await backup_turns.find(db, tenant.id)
         turn = known or turn_for(policy, tenant.id, next_slot(policy, now))
         watched = await backup_watch.watched(db, tenant.id)
@@ -202,4 +203,14 @@ async def _show(db: Connection, ports: Ports, tenant: Tenant) -> ShownSchedule:
         breached=any(is_breached(policy, one.covered_until, now) for one in watched),
         stored=len(stored),
         prunable=len(stored) - len(kept),
+        note=note,
     )
+
+
+def _why_not(ports: Ports, tenant: Tenant) -> str | None:
+    """Why the tenant is not backed up by schedule, if it is not."""
+    if ports.store is None:
+        return "no backup store is configured; set TENANTRY_BACKUP_STORE for API and workers"
+    if tenant.state not in _BACKED_UP:
+        return f"{tenant.slug} is {tenant.state}; who is active or suspended is backed up"
+    return None

@@ -87,26 +87,32 @@ async def key_version(ports: Ports, tenant_id: UUID, version: int) -> bytes:
         return (await _open(db, ports, known)).key
 
 
-async def rotate(db: Connection, ports: Ports, caller: Caller, slug_or_id: str) -> Rotated:
+async def rotate(
+    db: Connection, ports: Ports, caller: Caller, slug_or_id: str, *, replaces: int | None = None
+) -> Rotated:
     """Encrypt the tenant's new data under a new key; the keys until now still open theirs.
 
     Raises:
         NotFound: there is no such tenant.
-        WrongState: it is being made, or deleted.
+        WrongState: it is being made, or deleted; or version ``replaces`` is not the active one.
         KeyUnavailable, KeyServiceUnavailable, StoreUnavailable: see ``active_key``.
     """
     tenant = await find_tenant(db, caller, slug_or_id)
     if tenant.state not in _ROTATABLE:
         raise WrongState(f"{tenant.slug} is {tenant.state}; only a living tenant's key is rotated")
     async with _alone(db, tenant.id):
-        _refuse_destroyed(await tenant_keys.every(db, tenant.id), tenant.id)
+        held = await tenant_keys.every(db, tenant.id)
+        _refuse_destroyed(held, tenant.id)
+        active = next((key.version for key in held if key.state == "active"), 0)
+        if replaces not in (None, active):
+            raise WrongState(f"version {active} of the key of {tenant.slug} is the active one")
         version = await _make(db, ports, tenant.id)
-    held = [key.version for key in await tenant_keys.every(db, tenant.id) if key.usable]
+    opening = [key.version for key in await tenant_keys.every(db, tenant.id) if key.usable]
     facts: dict[str, object] = {"version": version}
     await audit.record(
         db, caller, Entry("tenant_key.rotate", tenant.slug, tenant_id=tenant.id, facts=facts)
     )
-    return Rotated(tenant, version, held)
+    return Rotated(tenant, version, opening)
 
 
 async def destroy(db: Connection, ports: Ports, tenant_id: UUID) -> int:

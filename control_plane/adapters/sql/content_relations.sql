@@ -49,6 +49,7 @@ WITH RECURSIVE base AS (
      GROUP BY r.oid
 )
 SELECT r.relkind::text AS kind, format('%I.%I', r.nspname, r.relname) AS name, r.readable,
+       coalesce(pg_table_size(r.oid), 0) AS bytes,
        CASE r.relkind
             WHEN 'r' THEN
                 format('SELECT count(*) AS rows, coalesce(sum(hashint8extended(h, h)), 0) AS digest '
@@ -62,4 +63,4 @@ SELECT r.relkind::text AS kind, format('%I.%I', r.nspname, r.relname) AS name, r
   FROM relation r
   LEFT JOIN hashed h ON h.oid = r.oid
   LEFT JOIN pg_sequence s ON s.seqrelid = r.oid
- ORDER BY pg_table_size(r.oid) DESC NULLS LAST, r.oid
+ ORDER BY bytes DESC, r.oid

@@ -3,6 +3,7 @@
 import itertools
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -35,19 +36,29 @@ async def migrated(schedules_postgres: TenantServer) -> AsyncIterator[Settings]:
         yield settings
 
 
-@pytest.fixture
-async def fleet(
-    migrated: Settings, schedules_postgres: TenantServer, tmp_path: Path
+@asynccontextmanager
+async def new_fleet(
+    migrated: Settings, postgres: TenantServer, directory: Path
 ) -> AsyncIterator[Fleet]:
+    """A copy of the migrated catalog, and a store in this directory."""
     name = f"catalog_{next(_NUMBERS)}"
-    admin = await schedules_postgres.admin()
+    admin = await postgres.admin()
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE migrated")
     await admin.close()
     dsn = f"{migrated.catalog_dsn.rpartition('/')[0]}/{name}"
     ports = open_ports_for(msgspec.structs.replace(migrated, catalog_dsn=dsn))
-    ports = msgspec.structs.replace(ports, store=FileStore(tmp_path))
+    ports = msgspec.structs.replace(ports, store=FileStore(directory))
     await ports.catalog.open(max_size=6)
-    fleet = Fleet(ports, tmp_path)
-    await fleet.change("UPDATE backup_planning SET planned_at = $1", NOW)
-    yield fleet
-    await ports.catalog.close()
+    try:
+        yield Fleet(ports, directory)
+    finally:
+        await ports.catalog.close()
+
+
+@pytest.fixture
+async def fleet(
+    migrated: Settings, schedules_postgres: TenantServer, tmp_path: Path
+) -> AsyncIterator[Fleet]:
+    async with new_fleet(migrated, schedules_postgres, tmp_path) as made:
+        await made.change("UPDATE backup_planning SET planned_at = $1", NOW)
+        yield made

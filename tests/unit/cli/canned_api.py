@@ -181,7 +181,7 @@ def _handler(api: CannedApi) -> type[BaseHTTPRequestHandler]:
             )
             self._send(api.next_answer(asked))
 
-        do_POST = do_DELETE = do_GET  # noqa: N815 - the names http.server looks for
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names http.server looks for
 
         def _send(self, answer: Answer) -> None:
             time.sleep(answer.pause)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -309,6 +310,51 @@ def test_a_terminal_gets_colours_and_a_live_line(canned: CannedApi, tmp_path: Pa
     assert "\x1b[32m✓\x1b[0m create_roles" in shown
     assert re.search(r"activate  \d+ ms", shown)
     assert "provision acme: succeeded after 412 ms" in shown
+
+
+def told(detail: str, **more: Any) -> dict[str, Any]:
+    return operation("running", step("upload_dump", "running", detail=detail, **more))
+
+
+def test_a_terminal_shows_how_far_a_long_step_has_come_in_one_line(
+    canned: CannedApi, tmp_path: Path
+) -> None:
+    again = {"attempts": 2, "error": {"code": "store_unavailable", "message": "cut short"}}
+    pause = (b": ping\n\n",) * 60
+    moving = Answer(
+        media_type="text/event-stream",
+        chunks=(
+            *events(told("12.0 MB of 90.1 MB")).chunks,
+            *pause,
+            *events(told("64.0 MB of 90.1 MB", **again)).chunks,
+            *pause,
+            *events(operation("succeeded", done("upload_dump", 9, "90.1 MB"))).chunks,
+        ),
+    )
+    canned.on("POST", "/v1/tenants/acme/backups", Answer(202, told("begins")))
+    canned.on("GET", EVENTS, moving)
+
+    code, shown = _on_a_terminal(canned, tmp_path, "backup", "acme", "--wait")
+
+    assert code == 0
+    assert re.search(r"upload_dump  \d+ ms  12.0 MB of 90.1 MB", shown)
+    assert re.search(r"upload_dump  \d+ ms  64.0 MB of 90.1 MB \(attempt 2\)", shown)
+    stays = [line.rpartition("\x1b[2K")[2] for line in shown.split("\n")]
+    assert [line.split()[-1] for line in stays if "upload_dump" in line] == ["2)", "MB"]
+    assert not [line for line in stays if "of 90.1 MB" in line]
+
+
+def test_a_pipe_hears_of_a_long_step_once_it_has_ended(run: Run, canned: CannedApi) -> None:
+    canned.on("POST", "/v1/tenants/acme/backups", Answer(202, told("begins")))
+    over = operation("succeeded", done("upload_dump", 9, "90.1 MB"), kind="backup")
+    canned.on("GET", EVENTS, events(told("12.0 MB"), told("64.0 MB"), over))
+
+    result = run("backup", "acme", "--wait")
+
+    assert result.stdout.splitlines()[1:] == [
+        "  ✓ upload_dump         9 ms  90.1 MB",
+        "backup acme: succeeded after 412 ms",
+    ]
 
 
 def test_no_color_means_none(canned: CannedApi, tmp_path: Path) -> None:
