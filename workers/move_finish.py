@@ -1,6 +1,6 @@
 """Finish a move: nothing flows back any more, and the old database goes."""
 
-from control_plane.catalog import databases, moves, servers
+from control_plane.catalog import databases, moves
 from control_plane.domain.plans import PLANS
 from control_plane.services import reclaiming
 from control_plane.services.moves import require_backup
@@ -34,7 +34,6 @@ async def give_up_source(ctx: StepContext) -> Outcome:
         source = await databases.find(db, move.source_database_id) if move else None
         if source is None or source.purpose == "condemned":
             return Skip("given up already")
-        await servers.release(db, source.server_id)
         await reclaiming.condemn(db, source, ctx.operation.actor)
     return Done(source.name)
 

@@ -1,7 +1,7 @@
 """Reverse a move: the same switch in the other direction, and no row written since is lost."""
 
 from control_plane.adapters import clock, replication, tenant_upkeep
-from control_plane.catalog import databases, moves, operations, servers
+from control_plane.catalog import databases, moves, operations
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import ContentMismatch
@@ -82,7 +82,6 @@ async def give_up_target(ctx: StepContext) -> Outcome:
         target = await databases.find(db, way.move.target_database_id)
         if target is None or target.purpose == "condemned":
             return Skip("given up already")
-        await servers.release(db, target.server_id)
         await reclaiming.condemn(db, target, ctx.operation.actor)
     return Done(way.live.database.name)
 

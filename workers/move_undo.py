@@ -1,6 +1,6 @@
 """Undo a move that did not come to its switch: the old server serves, nothing else is left."""
 
-from control_plane.catalog import databases, moves, servers
+from control_plane.catalog import databases, moves
 from control_plane.domain.plans import PLANS
 from control_plane.services import reclaiming
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb
@@ -34,7 +34,6 @@ async def give_up_target(ctx: StepContext) -> Outcome:
         target = await databases.find(db, way.move.target_database_id)
         if target is None or target.purpose == "condemned":
             return Skip("given up already")
-        await servers.release(db, target.server_id)
         await reclaiming.condemn(db, target, ctx.operation.actor)
     return Done(way.coming.database.name)
 

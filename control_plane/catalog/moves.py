@@ -193,7 +193,8 @@ async def switch(
     generation = await _swap(db, live, coming)
     await db.execute(
         """UPDATE moves SET state = 'switched', fence_lsn = $2, begin_lsn = $3, snapshot = $4,
-                  paused_ms = $5, switched_at = clock_timestamp() WHERE id = $1""",
+                  paused_ms = $5, switched_at = clock_timestamp(), compared_at_switch = NULL
+           WHERE id = $1""",
         move.id,
         done.fence_lsn,
         done.begin_lsn,
