@@ -11,6 +11,7 @@ from control_plane.domain.invariants import (
     ExpectedRoute,
     LiveOperation,
 )
+from control_plane.domain.move_invariants import ExpectedMove
 from control_plane.domain.names import RoleSet, encode, show
 from control_plane.domain.tenants import TIER_LIMITS
 
@@ -66,6 +67,16 @@ _TEMPLATES = """
     FROM templates t JOIN servers s ON s.id = t.server_id
 """
 
+_MOVES = """
+    SELECT m.id, t.slug, m.state, coalesce(m.method = 'online', false) AS online,
+           s.name AS source, g.name AS target,
+           EXISTS (SELECT FROM operations o WHERE o.tenant_id = m.tenant_id
+                   AND o.state IN ('pending', 'running', 'waiting', 'cancelling')) AS busy
+    FROM moves m JOIN tenants t ON t.id = m.tenant_id
+    JOIN servers s ON s.id = m.source_server_id JOIN servers g ON g.id = m.target_server_id
+    WHERE m.state IN ('moving', 'switched', 'reversible')
+"""
+
 
 class Snapshot(msgspec.Struct, frozen=True):
     """What the catalog expects. ``templates`` are (server, fingerprint)."""
@@ -76,6 +87,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     operations: list[LiveOperation]
     templates: list[tuple[str, str]]
     enrolling: frozenset[str]
+    moves: tuple[ExpectedMove, ...] = ()
 
     @property
     def live_operation_ids(self) -> frozenset[str]:
@@ -90,7 +102,8 @@ async def read(db: Connection) -> Snapshot:
     operations = [LiveOperation(**dict(row)) for row in await db.fetch(_OPERATIONS)]
     templates = [(row["server"], row["fingerprint"]) for row in await db.fetch(_TEMPLATES)]
     enrolling = frozenset(o.subject for o in operations if o.kind == "enrol")
-    return Snapshot(databases, found, counters, operations, templates, enrolling)
+    moves = tuple(ExpectedMove(**dict(row)) for row in await db.fetch(_MOVES))
+    return Snapshot(databases, found, counters, operations, templates, enrolling, moves)
 
 
 def _database(values: dict[str, object]) -> ExpectedDatabase:

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 
+from control_plane.domain import move_invariants
+from control_plane.domain.move_invariants import ExpectedMove, FoundLinks
 from control_plane.domain.names import TEMPLATE_PREFIX, RoleSet, loader_name, show
 from control_plane.domain.tenants import LoginLimits, TenantState
 
@@ -101,7 +103,7 @@ class FoundServer(msgspec.Struct, frozen=True):
     roles: frozenset[str] = frozenset()
     logins: dict[str, FoundLogin] = {}
     session_operations: frozenset[str] = frozenset()
-    slots: frozenset[str] = frozenset()
+    links: FoundLinks = FoundLinks()
     schema_problems: dict[str, str] = {}
     audit_problems: dict[str, str] = {}
 
@@ -146,6 +148,7 @@ class World(msgspec.Struct, frozen=True):
     operations: list[LiveOperation]
     templates: frozenset[tuple[str, str]]
     live_operation_ids: frozenset[str]
+    moves: tuple[ExpectedMove, ...] = ()
 
 
 def findings(world: World) -> list[Finding]:
@@ -239,18 +242,17 @@ def _unknown(
     for role in sorted(server.roles - roles):
         message = f"role {role} on {server.name} belongs to nobody in the catalog"
         yield Finding("I-3", server.name, message, "drop the role by hand when nothing needs it")
-    for slot in sorted(server.slots):
-        message = f"replication slot {slot} on {server.name} belongs to no operation"
-        yield Finding("I-4", server.name, message, f"SELECT pg_drop_replication_slot('{slot}')")
+    for one in move_invariants.differences(server.name, server.links, world.moves):
+        yield Finding(one.invariant, one.subject, one.message, one.remedy)
     for operation in sorted(server.session_operations - world.live_operation_ids):
         message = f"a session of operation op_{operation} outlives it on {server.name}"
         yield Finding("I-3", server.name, message, "end it with pg_terminate_backend")
 
 
 def _logins(server: FoundServer, database: ExpectedDatabase) -> Iterator[Finding]:
-    if database.busy or database.purpose not in ("primary", "pooled"):
+    if database.busy or database.purpose not in ("primary", "pooled", "moved_from"):
         return
-    closed = database.purpose == "pooled" or database.tenant_state != "active"
+    closed = database.purpose != "primary" or database.tenant_state != "active"
     roles = RoleSet(database.role_set_id)
     # The migrator's login is open only while an operation migrates the tenant.
     for login in (*roles.logins, roles.migrator):

@@ -101,7 +101,11 @@ async def _reset_logins(ports: Ports, database_id: UUID) -> None:
         if tenant is not None and tenant.operation_id is not None:
             return
         held = await databases.credentials(db, database.role_set_id)
-        open_ones = tenant is not None and await _is_let_in(db, tenant)
+        open_ones = (
+            tenant is not None
+            and database.purpose != "moved_from"
+            and await _is_let_in(db, tenant)
+        )
         wanted = {c.login: c.verifier for c in held.values() if open_ones and c.state != "revoked"}
         limits = (tenant.limits if tenant else TIER_LIMITS["standard"]).login
         connection = await _connect(ports, await servers.get(db, database.server_id))

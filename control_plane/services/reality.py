@@ -61,6 +61,7 @@ async def gather(ports: Ports, *, deep: bool) -> World:
         operations=known.operations,
         templates=frozenset((on, template_name(mark)) for on, mark in known.templates),
         live_operation_ids=known.live_operation_ids,
+        moves=known.moves,
     )
 
 
@@ -117,7 +118,7 @@ class _Look:
             roles=inventory.roles,
             logins=logins,
             session_operations=inventory.session_operations,
-            slots=inventory.slots,
+            links=inventory.links,
             schema_problems={name: schema for name, schema, _ in problems if schema},
             audit_problems={name: audit for name, _, audit in problems if audit},
         )
