@@ -5,19 +5,18 @@ from control_plane.domain.plans import PLANS
 from control_plane.services import reclaiming
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb
 from workers.steps import linking, moving, switching
-from workers.steps.moving import Way
 
 
 async def restore_source(ctx: StepContext) -> Outcome:
     """The tenant is let in where it was, and its clients go on."""
-    way = await _way(ctx)
+    way = await moving.open_way(ctx)
     await switching.go_back(ctx, way)
     return Done(way.live.server.name)
 
 
 async def end_links(ctx: StepContext) -> Outcome:
     """No slot, publication, subscription or role of the move is left."""
-    way = await _way(ctx)
+    way = await moving.open_way(ctx)
     if way.back:
         return Skip("the way back stays")
     await linking.disconnect_all(ctx, way)
@@ -27,15 +26,15 @@ async def end_links(ctx: StepContext) -> Outcome:
 
 async def give_up_target(ctx: StepContext) -> Outcome:
     """The new database is on its way out, and its place is free."""
-    way = await _way(ctx)
-    if way.back:
-        return Skip("the way back stays")
     async with ctx.catalog_write() as db:
-        target = await databases.find(db, way.move.target_database_id)
+        move = await moves.open_one(db, ctx.tenant_id)
+        if move is not None and move.switched_at is not None:
+            return Skip("the way back stays")
+        target = await databases.find(db, move.target_database_id) if move else None
         if target is None or target.purpose == "condemned":
             return Skip("given up already")
         await reclaiming.condemn(db, target, ctx.operation.actor)
-    return Done(way.coming.database.name)
+    return Done(target.name)
 
 
 async def conclude_undo(ctx: StepContext) -> Outcome:
@@ -48,10 +47,6 @@ async def conclude_undo(ctx: StepContext) -> Outcome:
             return Skip("the way back stays")
         await moves.change_state(db, move.id, expected=("moving",), wanted="abandoned")
     return Done()
-
-
-async def _way(ctx: StepContext) -> Way:
-    return await moving.open_way(ctx)
 
 
 VERB = Verb(

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from control_plane.adapters import replication
+from control_plane.adapters.large_objects import digest_large_objects
 from control_plane.adapters.postgres_server import Connection, connect, translated
 from control_plane.adapters.schema_copy import Place
 from control_plane.domain.backups import TableContent
@@ -113,6 +114,16 @@ async def read_tables(
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
     return found
+
+
+async def read_large_objects(place: Place) -> TableContent:
+    """Count and digest of the large objects of a database that nobody writes to."""
+    connection = await connect(place.address, place.database, place.session, settings=_SESSION)
+    try:
+        found, digest = await digest_large_objects(connection)
+    finally:
+        connection.terminate()
+    return TableContent(rows=found, digest=digest)
 
 
 async def _read(connection: Connection, table: Table) -> TableContent:

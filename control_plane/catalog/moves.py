@@ -289,3 +289,12 @@ async def past_switch(db: Connection, operation_id: UUID) -> bool:
             operation_id,
         )
     )
+
+
+async def open_among(db: Connection, tenant_ids: list[UUID]) -> frozenset[UUID]:
+    """Those of these tenants that have a move which is not over."""
+    rows = await db.fetch(
+        f"SELECT tenant_id FROM moves WHERE tenant_id = ANY ($1) AND {_OPEN}",  # noqa: S608 - a constant
+        tenant_ids,
+    )
+    return frozenset(row["tenant_id"] for row in rows)

@@ -3,8 +3,14 @@
 import time
 from collections.abc import Sequence
 
+import msgspec
+
 from control_plane.adapters import clock
-from control_plane.adapters.comparison import paired_snapshots, read_tables
+from control_plane.adapters.comparison import (
+    paired_snapshots,
+    read_large_objects,
+    read_tables,
+)
 from control_plane.adapters.schema_copy import Place
 from control_plane.catalog import moves
 from control_plane.domain.backups import TableContent
@@ -30,7 +36,7 @@ async def compare(ctx: StepContext, way: Way) -> Outcome:
         if way.online:
             found = await _compare_pair(ctx, way, places, tables)
         else:
-            found = await _read_both(places, tables, (None, None), "")
+            found = await _read_closed(places, tables)
     async with ctx.catalog_write() as db:
         await moves.record_comparison(db, way.move.id, found)
     if found.differences:
@@ -89,15 +95,18 @@ async def _read_both(
     )
 
 
+async def _read_closed(places: Sequence[Place], tables: Sequence[Table]) -> Comparison:
+    """Nobody writes: rows and large objects are compared as they are."""
+    found = await _read_both(places, tables, (None, None), "")
+    here, there = [await read_large_objects(place) for place in places]
+    if here == there:
+        return found
+    different = f"{here.rows} large objects on the source, {there.rows} or others there"
+    return msgspec.structs.replace(found, differences=[*found.differences, different])
+
+
 def _with_hold(found: Comparison, held_ms: float) -> Comparison:
-    return Comparison(
-        lsn=found.lsn,
-        at=found.at,
-        tables=found.tables,
-        seconds=found.seconds,
-        writers_held_ms=held_ms,
-        differences=found.differences,
-    )
+    return msgspec.structs.replace(found, writers_held_ms=held_ms)
 
 
 def _words(found: Comparison) -> str:

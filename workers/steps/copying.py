@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from control_plane.adapters import replication
+from control_plane.adapters.large_objects import copy_large_objects
 from control_plane.adapters.move_target import (
     create_target,
     ensure_marker,
@@ -19,7 +20,7 @@ from control_plane.adapters.move_target import (
     settle_target,
 )
 from control_plane.adapters.pg_programs import Programs
-from control_plane.adapters.postgres_server import Connection
+from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.adapters.schema_copy import (
     Archive,
     Place,
@@ -111,6 +112,8 @@ class _Copy:
             )
         copied = time.monotonic()
         await self._ctx.tell(f"{rows:,} rows copied; making indexes")
+        if not self._way.online:
+            await self._copy_large_objects(source)
         await restore_schema(self._programs, into, held, "post-data", jobs=_JOBS)
         return Copied(
             rows=rows,
@@ -131,6 +134,14 @@ class _Copy:
             await moving.inside(ctx, live, "snapshot")
         ) as snapshot:
             yield snapshot
+
+    async def _copy_large_objects(self, source: Place) -> None:
+        reading = await connect(source.address, source.database, source.session)
+        try:
+            target = await moving.inside(self._ctx, self._way.coming)
+            await copy_large_objects(reading, target)
+        finally:
+            reading.terminate()
 
     async def _tell(self, progress: Progress) -> None:
         """Say how far it is; give up before the source's disk is full."""

@@ -18,11 +18,11 @@ from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.adapters.revisions import Revision
 from control_plane.adapters.schema_fingerprint import SchemaReading, read_fingerprint, role_names
 from control_plane.adapters.tenant_migration import Sessions
-from control_plane.catalog import rollout_batches, tenants
+from control_plane.catalog import moves, rollout_batches, tenants
 from control_plane.catalog.rollout_batches import Begun, Ended, Ending, Point
 from control_plane.catalog.servers import Server
 from control_plane.config import Secret
-from control_plane.domain.errors import SchemaMismatch, TenantryError
+from control_plane.domain.errors import Conflict, SchemaMismatch, TenantryError
 from control_plane.domain.names import RoleSet, encode
 from control_plane.domain.rollouts import Rollout
 from workers.engine import failpoints
@@ -78,6 +78,7 @@ class Lane:
         self._address = ctx.address(server)
         self._admin: Connection | None = None
         self._proofs = rollout.options.per_server
+        self._held: frozenset[UUID] = frozenset()
 
     def begin_wave(self) -> None:
         """The first few tenants of every wave prove the schema before they commit."""
@@ -89,6 +90,7 @@ class Lane:
             begun = await rollout_batches.begin(
                 db, self._rollout.id, self.server.id, wave, [clock.new_id() for _ in range(room)]
             )
+            self._held = await moves.open_among(db, [one.tenant_id for one in begun])
         if not begun:
             return None, []
         try:
@@ -107,6 +109,9 @@ class Lane:
 
         ``thorough`` reads its whole schema, too.
         """
+        if one.tenant_id in self._held:
+            words = f"tenantry move finish {one.slug} first: its old server keeps this schema"
+            return Ended(one.operation_id, "failed", _RESTORE_POINT, Conflict.code, words)
         if any(revision.runs_python for revision in self._after(one)):
             return Ended(one.operation_id, "later", _APPLY)
         position = _APPLY

@@ -18,7 +18,6 @@ from control_plane.adapters.move_target import (
     settle_target,
 )
 from control_plane.adapters.pg_programs import Programs
-from control_plane.adapters.postgres_server import Connection
 from control_plane.adapters.schema_copy import Place as Side
 from control_plane.adapters.schema_copy import archive, dump_schema, restore_schema
 from control_plane.adapters.scratch_database import loader_of
@@ -98,8 +97,8 @@ class Journey:
         )
         admin_side = Side(clinic.place.server.address(), clinic.database, SESSION)
         async with self.sides() as (reading, _):
-            async with replication.exported_slot(admin_side, self.link) as exported:
-                with archive(facts.major, self.target.server.version) as held:
+            with archive(facts.major, self.target.server.version) as held:
+                async with replication.exported_slot(admin_side, self.link) as exported:
                     await dump_schema(programs, reading, exported.snapshot, held)
                     await restore_schema(programs, into, held, "pre-data")
                     same = self.target.server.version == clinic.place.server.version

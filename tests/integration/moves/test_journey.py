@@ -15,24 +15,25 @@ CREATE TABLE public."Every ""thing" (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "a b" text, b bytea, f8 float8, f4 float4,
     n numeric(20,6), ts timestamptz, i interval, c char(9), arr text[], ints int[], js jsonb, j json,
     m public.mood, p public.pair, d public.positive, u uuid, net inet, bits bit varying(20),
-    r int4range, mr datemultirange, x text, tv tsvector, pt point, mon money, tm time, tz timetz,
-    oidc oid, made text GENERATED ALWAYS AS (upper("a b")) STORED, dropped int);
+    r int4range, mr datemultirange, x text, tv tsvector, pt point, mon money, tm time,
+    tz timetz, oidc oid, made text GENERATED ALWAYS AS (upper("a b")) STORED, dropped int);
 ALTER TABLE public."Every ""thing" DROP COLUMN dropped;
-INSERT INTO public."Every ""thing" ("a b", b, f8, f4, n, ts, i, c, arr, ints, js, j, m, p, d, u, net,
-        bits, r, mr, x, tv, pt, mon, tm, tz, oidc)
+INSERT INTO public."Every ""thing" ("a b", b, f8, f4, n, ts, i, c, arr, ints, js, j, m, p, d, u,
+        net, bits, r, mr, x, tv, pt, mon, tm, tz, oidc)
     SELECT 'tab' || chr(9) || 'line' || chr(10) || '\\\\' || g, decode(md5(g::text), 'hex'), g / 3.0,
            'NaN', g / 7.0, '2001-02-03 04:05:06.789+00'::timestamptz + g * interval '1 h',
            g * interval '1 mon 2 days 3 s', 'x', ARRAY['a,b', NULL, '{}'], ARRAY[g, NULL],
            jsonb_build_object('g', g), '{"b": 1,  "a": 2}', 'ill', ROW(g, 'q"q')::public.pair, g,
            gen_random_uuid(), '10.0.0.1/8', B'101', int4range(g, g + 5),
-           datemultirange(daterange('2020-01-01', '2020-02-01')), '<a>b</a>', to_tsvector('a fat cat'),
-           point(g, 1), '12.34', '11:12', '11:12+02', g
+           datemultirange(daterange('2020-01-01', '2020-02-01')), '<a>b</a>',
+           to_tsvector('a fat cat'), point(g, 1), '12.34', '11:12', '11:12+02', g
       FROM generate_series(1, 1000) AS g;
 INSERT INTO public."Every ""thing" DEFAULT VALUES;
 CREATE TABLE public.keyless (a int, b text);
 INSERT INTO public.keyless SELECT g, 'row ' || g FROM generate_series(1, 100) AS g;
 CREATE TABLE public.parted (id int, at date, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
-CREATE TABLE public.parted_1 PARTITION OF public.parted FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
+CREATE TABLE public.parted_1 PARTITION OF public.parted
+    FOR VALUES FROM ('2020-01-01') TO ('2021-01-01');
 CREATE TABLE public.parted_d PARTITION OF public.parted DEFAULT;
 INSERT INTO public.parted SELECT g, '2020-06-01'::date + g FROM generate_series(1, 400) AS g;
 CREATE TABLE public.guarded (id int PRIMARY KEY, note text);

@@ -113,13 +113,19 @@ async def test_finished_without_a_backup(driver: Driver, look: Any) -> None:
 async def test_every_boundary(driver: Driver, look: Any, action: str) -> None:
     steps = PLANS["move"].steps
     places = [(step, moment) for step in steps for moment in MOMENTS]
-    places += [("switch_route", f"{at}.{moment}") for at in ("fence", "commit") for moment in MOMENTS]
+    places += [
+        ("switch_route", f"{at}.{moment}") for at in ("fence", "commit") for moment in MOMENTS
+    ]
     slug = await make(driver, look, f"bound-{action[:4]}")
     armed = [driver.arm("move", step, moment, slug, action) for step, moment in places]
     async with writing(driver, slug, sessions=0) as fleet:
         ended = await driver.finish(await begin(driver, slug), 400)
     print([(s["name"], s["attempts"], s["detail"]) for s in ended["steps"]])
-    print("errors", sum(len(w.errors) for w in fleet.writers), {e for w in fleet.writers for e in w.errors})
+    print(
+        "errors",
+        sum(len(w.errors) for w in fleet.writers),
+        {e for w in fleet.writers for e in w.errors},
+    )
     assert [path.name for path in armed if path.exists()] == []
     async with look(slug) as connection:
         await fleet.check(connection)
@@ -135,4 +141,26 @@ async def test_every_boundary(driver: Driver, look: Any, action: str) -> None:
     async with look(slug) as connection:
         await fleet.check(connection)
         await again.check(connection)
+    await driver.assert_clean()
+
+
+@pytest.mark.parametrize("step", PLANS["move"].steps[:-5])
+async def test_cancelled_before_the_switch(driver: Driver, look: Any, step: str) -> None:
+    """A worker is held before each step by an error, and the move is cancelled there."""
+    slug = await make(driver, look, f"cancel-{step.replace('_', '-')[:10]}x")
+    armed = driver.arm("move", step, "before", slug, "exception")
+    async with writing(driver, slug, sessions=0) as fleet:
+        operation = await begin(driver, slug)
+        while armed.exists():
+            await asyncio.sleep(0.02)
+        asked = await driver.api.post(f"/v1/operations/{operation['id']}/cancel")
+        ended = await driver.over(operation, 120)
+        if asked.is_success:
+            assert ended["state"] == "cancelled", ended
+        await driver.settle()
+    assert [writer.errors for writer in fleet.pooled] == [[] for _ in fleet.pooled]
+    tenant = await driver.call("GET", f"/v1/tenants/{slug}")
+    assert tenant["server"] == ("pg-a" if asked.is_success else "pg-b")
+    async with look(slug) as connection:
+        await fleet.check(connection)
     await driver.assert_clean()
