@@ -23,6 +23,7 @@ from control_plane.config import Secret
 from control_plane.domain.names import SERVER_NAME_PATTERN, show
 from control_plane.domain.tenants import Tier
 from control_plane.services import servers
+from control_plane.services.draining import drain_by_moves
 from control_plane.services.enrolment import NewServer, probe_server
 from control_plane.services.requests import Effect
 from control_plane.services.servers import Removal
@@ -44,6 +45,13 @@ class NewServerBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     labels: Annotated[dict[Line, Line], Meta(max_length=50)] = {}
     tls: Tls | None = None
     ca_pem: Annotated[str, Meta(max_length=32_768)] | None = None
+
+
+class DrainBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``move``: its tenants are moved to other servers, ``moves_at_once`` at one time."""
+
+    move: bool = False
+    moves_at_once: Annotated[int, Meta(ge=1, le=32)] = 1
 
 
 class ServerView(msgspec.Struct, frozen=True):
@@ -167,11 +175,22 @@ class ServerController(Controller):
         status_code=200,
         responses=refusals(404, 409, 413),
     )
-    async def drain_server(self, server: FromPath[str], changing: Writing) -> Response[ServerView]:
-        """Place no new tenants on a server; those it holds stay."""
+    async def drain_server(
+        self,
+        server: FromPath[str],
+        changing: Writing,
+        data: JSONBody[DrainBody | None] = None,
+    ) -> Response[ServerView]:
+        """Place no new tenants on a server; those it holds stay, or are moved away one by one."""
 
         async def carry_out(db: Connection) -> Effect:
-            return effect(200, server_view(await servers.drain_server(db, changing.caller, server)))
+            if data is not None and data.move:
+                drained = await drain_by_moves(
+                    db, changing.caller, server, at_once=data.moves_at_once
+                )
+            else:
+                drained = await servers.drain_server(db, changing.caller, server)
+            return effect(200, server_view(drained))
 
         return answer(await changing.perform(carry_out), ServerView)
 

@@ -146,12 +146,14 @@ def show(session: Session, name: str) -> None:
 
 @servers.command("drain")
 @name_argument
+@click.option("--move", is_flag=True, help="Move its tenants to other servers, one by one.")
+@click.option("--at-once", type=click.IntRange(1, 32), default=1, help="So many at one time.")
 @pass_session
-def drain(session: Session, name: str) -> None:
-    """Place no new tenants on a server; those it holds stay."""
-    _tell(
-        session, session.api.change("POST", path("servers", name, "drain")), f"{name} is draining"
-    )
+def drain(session: Session, name: str, *, move: bool, at_once: int) -> None:
+    """Place no new tenants on a server; those it holds stay, or are moved away."""
+    body = {"move": True, "moves_at_once": at_once} if move else None
+    answer = session.api.change("POST", path("servers", name, "drain"), body)
+    _tell(session, answer, f"{name} is draining{', its tenants move away' if move else ''}")
 
 
 @servers.command("undrain")

@@ -6,7 +6,7 @@ from collections import Counter
 import msgspec
 
 from control_plane.adapters import clock, server_probe
-from control_plane.catalog import audit, databases, operations, servers
+from control_plane.catalog import audit, databases, drains, operations, servers
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.databases import Purpose
 from control_plane.catalog.operations import NewOperation
@@ -106,7 +106,9 @@ async def undrain_server(db: Connection, caller: Caller, name: str) -> Server:
         NotFound: there is none.
         WrongState: it is still being enrolled.
     """
-    return await _change_state(db, caller, name, "draining", "active")
+    server = await _change_state(db, caller, name, "draining", "active")
+    await drains.end(db, server.id)
+    return server
 
 
 async def remove_server(db: Connection, caller: Caller, name: str) -> Removal:
@@ -129,6 +131,11 @@ async def remove_server(db: Connection, caller: Caller, name: str) -> Removal:
         raise Conflict(
             f"server {name} still holds {_many(count['primary'], 'tenant')}; move or delete first "
             f"(see: tenantry tenants list --server {name})"
+        )
+    if kept := count["moving"] + count["moved_from"]:
+        raise Conflict(
+            f"server {name} keeps {_many(kept, 'database')} of moves that are not over; end them "
+            "with: tenantry move finish (or move reverse)"
         )
     if held or server.state == "active":
         pooled = [database for database in held if database.purpose == "pooled"]
