@@ -6,7 +6,7 @@ switch on changes flow back to the old server, until the move is reversed or fin
 
 from control_plane.adapters import clock, replication, tenant_roles, tenant_upkeep
 from control_plane.adapters.move_survey import read_target
-from control_plane.adapters.move_target import ensure_marker
+from control_plane.adapters.move_target import analyze, ensure_marker
 from control_plane.catalog import databases, moves, operations
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
@@ -77,11 +77,13 @@ async def copy_data(ctx: StepContext) -> Outcome:
 
 
 async def follow_changes(ctx: StepContext) -> Outcome:
-    """What was committed since then is applied, and goes on being applied."""
+    """What was committed since then is applied, and goes on being; the planner knows the tables."""
     way = await moving.way_of(ctx)
     if not way.online:
+        await analyze(await moving.inside(ctx, way.coming))
         return Skip(_OFFLINE)
     await linking.connect(ctx, way.link, sender=way.live, receiver=way.coming)
+    await analyze(await moving.inside(ctx, way.coming))
     return Done(way.link.name)
 
 

@@ -144,7 +144,7 @@ async def ensure_marker(inside: Connection, roles: names.RoleSet) -> None:
 
 
 async def settle_target(inside: Connection, name: str, roles: names.RoleSet) -> None:
-    """The loader is gone, the tenant's own roles may connect, the planner knows the tables.
+    """The loader is gone, and the tenant's own roles may connect.
 
     Raises:
         ObjectInUse: a session of the loader does not end.
@@ -159,5 +159,10 @@ async def settle_target(inside: Connection, name: str, roles: names.RoleSet) -> 
     with translated():
         if there:
             await inside.execute(fill(_DISOWN, loader=loader, owner=roles.owner))
+
+
+async def analyze(inside: Connection) -> None:
+    """The planner knows the tables."""
+    with translated():
         await inside.execute("SET statement_timeout = 0")
         await inside.execute("ANALYZE", timeout=_ANALYZE_SECONDS)

@@ -52,6 +52,7 @@ END $body$;
 """
 # A subscription can only be made by a superuser before Postgres 16, and belongs to who made it.
 # LOGIN lets the server's own worker be this role; without a password nobody else can.
+# Not disable_on_error: a sender that is started again is an error, too.
 _SUBSCRIBE = """
 DO $body$ BEGIN
     IF to_regrole('{applier}') IS NULL THEN CREATE ROLE {applier}; END IF;
@@ -62,8 +63,7 @@ GRANT {owner}, {auditor} TO {applier};
 GRANT CONNECT ON DATABASE {database} TO {applier};
 SET LOCAL ROLE {applier};
 CREATE SUBSCRIPTION {name} CONNECTION %s PUBLICATION {name}
-    WITH (create_slot = false, slot_name = {name}, copy_data = false, enabled = false,
-          disable_on_error = true{more});
+    WITH (create_slot = false, slot_name = {name}, copy_data = false, enabled = false{more});
 RESET ROLE;
 ALTER ROLE {applier} NOSUPERUSER;
 """
@@ -97,7 +97,8 @@ SELECT s.subenabled AS enabled, coalesce(x.apply_error_count, 0) AS errors
   FROM pg_subscription s LEFT JOIN pg_stat_subscription_stats x ON x.subid = s.oid
  WHERE s.subname = $1
 """
-_NOT_APPLIED = "a change could not be applied; the receiving server's log says which"
+# The server tries again every few seconds; a connection that broke counts as well.
+_MOST_ERRORS = 20
 _16 = 160_000
 # As the owner of a table, whom changes would be applied as, they are subject to FORCE ROW SECURITY.
 _SINCE_16 = ", origin = none, run_as_owner = true"
@@ -332,16 +333,10 @@ async def reset_identity(inside: Connection, keyless: Sequence[str]) -> None:
 
 
 async def is_enabled(inside: Connection, link: Link) -> bool:
-    """Whether the subscription is there and switched on; one that never was may be made anew.
-
-    Raises:
-        ReplicationBroken: it switched itself off, because a change could not be applied.
-    """
+    """Whether the subscription is there and switched on; one that never was may be made anew."""
     with translated():
-        row = await inside.fetchrow(_ERRORS, link.name)
-    if row is not None and not row["enabled"] and row["errors"]:
-        raise ReplicationBroken(_NOT_APPLIED)
-    return row is not None and bool(row["enabled"])
+        row = await inside.fetchrow(_SUBSCRIBED, link.name)
+    return row is not None and bool(row["subenabled"])
 
 
 async def require_healthy(sender: Connection, receiver: Connection, link: Link) -> None:
@@ -359,7 +354,9 @@ async def require_healthy(sender: Connection, receiver: Connection, link: Link) 
             "(max_slot_wal_keep_size was reached)"
         )
     if subscription is None or not subscription["enabled"]:
-        raise ReplicationBroken(_NOT_APPLIED)
+        raise ReplicationBroken("the subscription is gone or was switched off")
+    if subscription["errors"] > _MOST_ERRORS:
+        raise ReplicationBroken("a change cannot be applied; the receiving server's log says which")
 
 
 async def retained(admin: Connection, link: Link) -> int:

@@ -113,8 +113,7 @@ async def _reached(ctx: StepContext, end: End) -> Connection | None:
 
 async def _close(inside: Connection, end: End) -> None:
     roles = end.database.roles
-    for login in roles.logins:
-        await tenant_roles.close_login(inside, login)
+    await tenant_roles.close_logins(inside, roles.logins)
     await tenant_roles.terminate_login_sessions(inside, roles.logins)
 
 
@@ -184,6 +183,7 @@ class _Attempt:
         self._way = way
         self._started = 0.0
         self._reading: Connection | None = None
+        self._snapshot: str | None = None
         self._names: list[str] = []
         self._credentials: list[Credential] = []
 
@@ -218,7 +218,10 @@ class _Attempt:
         live = await moving.inside(self._ctx, self._way.live)
         await _together(self._drain(), self._carry_sequences())
         fence_lsn = await live.fetchval("SELECT pg_current_wal_insert_lsn()::text")
-        return await self._open(str(fence_lsn))
+        coming = await moving.inside(self._ctx, self._way.coming)
+        begin_lsn = await coming.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        await _together(self._photograph(), self._admit())
+        return Switched(str(fence_lsn), str(begin_lsn), self._snapshot, 0.0)
 
     async def _drain_sessions(self) -> None:
         ctx, seconds = self._ctx, _SESSION_DRAIN_SECONDS
@@ -258,12 +261,14 @@ class _Attempt:
             found = await sequences.read_sequences(self._reading, self._names)
             await sequences.set_sequences(coming, found)
 
-    async def _open(self, fence_lsn: str) -> Switched:
-        """The new database is photographed, says whose it is, and lets the tenant in."""
+    async def _photograph(self) -> None:
+        session = await moving.inside(self._ctx, self._way.coming, PHOTOGRAPH)
+        self._snapshot = await export_snapshot(session)
+
+    async def _admit(self) -> None:
+        """The new database says whose it is, and lets the tenant in."""
         ctx, way = self._ctx, self._way
         coming = await moving.inside(ctx, way.coming)
-        begin_lsn = await coming.fetchval("SELECT pg_current_wal_insert_lsn()::text")
-        snapshot = await export_snapshot(await moving.inside(ctx, way.coming, PHOTOGRAPH))
         # This commit waits for its WAL, hence for all that was applied before it.
         generation = max(way.live.database.generation + 1, way.coming.database.generation)
         await tenant_database.write_identity(coming, way.tenant.id, generation, "primary")
@@ -271,7 +276,6 @@ class _Attempt:
             await tenant_roles.open_login(
                 coming, credential.login, credential.verifier, way.tenant.limits.login
             )
-        return Switched(fence_lsn, str(begin_lsn), snapshot, 0.0)
 
 
 async def end_photograph(ctx: StepContext, way: Way) -> None:

@@ -52,6 +52,9 @@ def look(stack: Stack, driver: Driver, catalog: Any) -> Any:
 
 async def make(driver: Driver, look: Any, word: str) -> str:
     slug = fresh_slug(word)
+    async with asyncio.timeout(60):
+        while not all(s["reachable"] for s in (await driver.call("GET", "/v1/servers"))["items"]):
+            await asyncio.sleep(0.2)
     tenant = await driver.create(slug, server="pg-a")
     async with look(slug) as connection:
         await prepare(connection, tenant["id"])

@@ -78,11 +78,11 @@ async def test_past_the_budget_everything_resumes_on_the_source(
     driver: Driver,
     look: Any,  # noqa: F811
 ) -> None:
-    """Transactions of 0.9 s never let a pause of 100 ms come about, until they end."""
+    """Transactions of 0.9 s hardly let a pause of 700 ms come about, until they end."""
     slug = await make(driver, look, "budget")
     armed = driver.arm("move", "switch_route", "before", slug, "exception")
     async with writing(driver, slug, sessions=0) as fleet:
-        operation = await begin(driver, slug, pause_budget_ms=100)
+        operation = await begin(driver, slug, pause_budget_ms=700)
         await disarmed(armed)
         await holding(fleet.writers[0].door, "SELECT 1", 0.9, times=8)
         await driver.finish(operation, SECONDS)
