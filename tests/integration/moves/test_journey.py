@@ -13,14 +13,16 @@ CREATE TYPE public.pair AS (a int, b text);
 CREATE DOMAIN public.positive AS int CHECK (VALUE > 0);
 CREATE TABLE public."Every ""thing" (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "a b" text, b bytea, f8 float8, f4 float4,
-    n numeric(20,6), ts timestamptz, i interval, c char(9), arr text[], ints int[], js jsonb, j json,
+    n numeric(20,6), ts timestamptz, i interval, c char(9), arr text[], ints int[], js jsonb,
+    j json,
     m public.mood, p public.pair, d public.positive, u uuid, net inet, bits bit varying(20),
     r int4range, mr datemultirange, x text, tv tsvector, pt point, mon money, tm time,
     tz timetz, oidc oid, made text GENERATED ALWAYS AS (upper("a b")) STORED, dropped int);
 ALTER TABLE public."Every ""thing" DROP COLUMN dropped;
 INSERT INTO public."Every ""thing" ("a b", b, f8, f4, n, ts, i, c, arr, ints, js, j, m, p, d, u,
         net, bits, r, mr, x, tv, pt, mon, tm, tz, oidc)
-    SELECT 'tab' || chr(9) || 'line' || chr(10) || '\\\\' || g, decode(md5(g::text), 'hex'), g / 3.0,
+    SELECT 'tab' || chr(9) || 'line' || chr(10) || '\\\\' || g, decode(md5(g::text), 'hex'),
+    g / 3.0,
            'NaN', g / 7.0, '2001-02-03 04:05:06.789+00'::timestamptz + g * interval '1 h',
            g * interval '1 mon 2 days 3 s', 'x', ARRAY['a,b', NULL, '{}'], ARRAY[g, NULL],
            jsonb_build_object('g', g), '{"b": 1,  "a": 2}', 'ill', ROW(g, 'q"q')::public.pair, g,
