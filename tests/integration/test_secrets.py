@@ -65,7 +65,7 @@ def secret_files(stack: Stack) -> dict[str, str]:
     files = [*(stack.layout.home / "secrets").iterdir(), stack.layout.token]
     found = {path.name: path.read_text().strip() for path in files if path.is_file()}
     keys = json.loads((stack.layout.home / "keys" / "root.keys").read_text())
-    found["root key"] = keys["epochs"]["1"]["key"]
+    found |= {f"root key {epoch}": held["key"] for epoch, held in keys["epochs"].items()}
     return found
 
 
