@@ -8,12 +8,14 @@ from uuid import UUID
 import pytest
 
 from control_plane.adapters import escrow, key_file
+from control_plane.adapters.aws_kms import AwsKms
 from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.keystore import Keystore
 from control_plane.adapters.kms import LocalKms
 from control_plane.adapters.object_stores.files import FileStore
 from tests.unit.cli.canned_api import Answer, CannedApi, events, operation
 from tests.unit.cli.conftest import Run
+from tests.unit.fake_kms import ARN, fake_kms
 
 OWN = UUID(int=7)
 
@@ -136,7 +138,23 @@ def test_a_drill_needs_something_to_prove_the_shares_with(
     made.unlink()
     refused = run("admin", "keys", "restore-drill", *shares)
     assert (refused.code, refused.stdout) == (1, "")
-    assert "there is no key file and no keystore to prove the shares with" in refused.stderr
+    assert "no key file and no key in a keystore to prove the shares with" in refused.stderr
+
+
+def test_what_a_key_service_wrapped_proves_nothing_about_the_shares(
+    run: Run, made: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    shares = escrowed(run, tmp_path / "paper")
+    with fake_kms() as service:
+        aws = AwsKms([ARN], region="eu-west-1", endpoint=service.url)
+        Keystore(FileStore(store), aws).create(OWN, 1)
+        monkeypatch.setenv("TENANTRY_KMS", f"aws-kms:{ARN}")
+        monkeypatch.setenv("TENANTRY_KMS_ENDPOINT", service.url)
+        made.unlink()
+        refused = run("admin", "keys", "restore-drill", *shares)
+    assert (refused.code, "to prove the shares with" in refused.stderr) == (1, True)
 
 
 def test_another_machine_with_shares_and_the_store_opens_a_tenants_key(
