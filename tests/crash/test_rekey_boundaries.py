@@ -40,6 +40,7 @@ async def test_rekey(driver: Driver, stack: Stack, cli: Cli, action: str) -> Non
     rotating = [await driver.begin(slug, "rotate", grace_seconds=1) for slug in slugs]
     ended = await driver.finish(begun)
     await until_all_were_hit(armed)
+    assert [step["state"] for step in ended["steps"]] == ["done", "done", "done"]
     assert min(step["attempts"] for step in ended["steps"]) >= 2
     await asyncio.gather(*(driver.finish(operation) for operation in rotating))
 
