@@ -52,8 +52,8 @@ class Proof(msgspec.Struct, frozen=True):
 class DrillRules(msgspec.Struct, frozen=True):
     """How many drills may run, and when one is due.
 
-    After ``share`` of the time that a tenant may go without a proof; the first one when its
-    oldest backup is ``first_after`` old.
+    After ``share`` of the time that a tenant may go without a proof; the first one
+    ``first_after`` its first backup.
     """
 
     at_once: int
@@ -146,7 +146,7 @@ _DRILLS_DUE = (
           LEFT JOIN backup_schedules s ON s.tenant_id = t.id
           LEFT JOIN databases d ON d.tenant_id = t.id AND d.purpose = 'primary'
           LEFT JOIN servers v ON v.id = d.server_id
-         CROSS JOIN LATERAL (SELECT b.id, min(b.finished_at) OVER () AS first_at FROM backups b
+         CROSS JOIN LATERAL (SELECT b.id FROM backups b
                              WHERE b.tenant_id = t.id AND b.state = 'complete'
                              ORDER BY coalesce(b.id = t.archive_backup_id, false) DESC,
                                       b.snapshot_at DESC LIMIT 1) candidate
@@ -155,10 +155,11 @@ _DRILLS_DUE = (
     + """
          WHERE (u.drill_after IS NULL OR u.drill_after <= $1)
            AND (v.id IS NULL OR v.reachable)
-           AND CASE WHEN proven.finished_at IS NULL THEN candidate.first_at < $1::timestamptz - $5::interval
-                    ELSE proven.finished_at < $1::timestamptz
-                         - make_interval(secs => $4 * 86400 * coalesce(s.drill_days, p.drill_days))
-               END
+           AND coalesce(
+                   proven.finished_at
+                   + make_interval(secs => $4 * 86400 * coalesce(s.drill_days, p.drill_days)),
+                   (SELECT min(b.finished_at) FROM backups b WHERE b.tenant_id = t.id
+                    AND b.state IN ('complete', 'corrupt', 'pruned')) + $5::interval) < $1
            AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = t.id
                            AND o.state IN ('pending', 'running', 'waiting', 'cancelling'))
     ), ordered AS (
