@@ -23,7 +23,7 @@ COVERED = """
         CASE WHEN d.backup_id IS NOT NULL THEN d.created_at END,
         CASE WHEN newest.snapshot_at IS NULL THEN t.activated_at END) AS until) covered
 """
-_PROVEN = """
+PROVEN = """
     LEFT JOIN LATERAL (SELECT r.finished_at FROM drills r
                        WHERE r.tenant_id = t.id AND r.state = 'passed'
                        ORDER BY r.finished_at DESC LIMIT 1) proven ON true
@@ -151,7 +151,7 @@ _DRILLS_DUE = (
                              ORDER BY coalesce(b.id = t.archive_backup_id, false) DESC,
                                       b.snapshot_at DESC LIMIT 1) candidate
     """  # noqa: S608 - constants of this module
-    + _PROVEN
+    + PROVEN
     + """
          WHERE (u.drill_after IS NULL OR u.drill_after <= $1)
            AND (v.id IS NULL OR v.reachable)
@@ -205,7 +205,7 @@ async def figures(db: Connection) -> Figures:
             FROM backup_policies p
             LEFT JOIN tenants t ON t.tier = p.tier AND t.state IN ('active', 'suspended')
             LEFT JOIN backup_turns u ON u.tenant_id = t.id
-            {COVERED} {_PROVEN}
+            {COVERED} {PROVEN}
             GROUP BY p.tier ORDER BY p.tier"""  # noqa: S608 - constants of this module
     )
     planned = await db.fetchval(

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
-from uuid import UUID
 
 import click
 import msgspec
@@ -31,11 +30,9 @@ from control_plane.cli.problems import Exit, Json, problem, say
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_table
 from control_plane.config import KeySettings, Secret, SettingsError
-from control_plane.domain.backups import BACKUPS_PREFIX, Manifest, differences, manifest_key
+from control_plane.domain.backups import BACKUPS_PREFIX, MANIFEST, Manifest, differences
 from control_plane.domain.errors import NotFound, StoreUnavailable, TenantryError
 from control_plane.domain.names import parse, show
-
-_MANIFEST = manifest_key(UUID(int=0), UUID(int=0)).rpartition("/")[2]
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -184,7 +181,7 @@ def _every(store: ObjectStore, keystore: Keystore) -> Iterator[_Stored]:
 
 def _manifests(store: ObjectStore) -> Iterator[str]:
     for one in store.list(BACKUPS_PREFIX):
-        if one.key.rpartition("/")[2] == _MANIFEST:
+        if one.key.rpartition("/")[2] == MANIFEST:
             yield one.key
 
 

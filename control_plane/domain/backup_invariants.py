@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.domain.backups import BACKUPS_PREFIX, EXPORTS_PREFIX
+from control_plane.domain.backups import BACKUPS_PREFIX, EXPORTS_PREFIX, MANIFEST
 from control_plane.domain.invariants import Finding
 from control_plane.domain.names import show
 
@@ -87,8 +87,15 @@ def _missing(world: StoredWorld) -> Iterator[Finding]:
 
 
 def _garbage(world: StoredWorld) -> Iterator[Finding]:
+    whole = {_folder(one.key) for one in world.objects if one.key == _folder(one.key) + MANIFEST}
     for one in world.objects:
         if world.now - one.at < GARBAGE_AFTER or _is_wanted(one, world.wanted):
+            continue
+        if _folder(one.key) in whole:
+            if one.key.endswith(f"/{MANIFEST}"):
+                message = f"the store has a backup in {_folder(one.key)} that the catalog lacks"
+                remedy = "a catalog was lost or put back? tenantry admin stored list reads it"
+                yield Finding("I-5", "object store", message, remedy)
             continue
         what = "an unfinished upload of" if one.pending else "object"
         message = f"{what} {one.key} belongs to no backup or export"
@@ -96,11 +103,15 @@ def _garbage(world: StoredWorld) -> Iterator[Finding]:
         yield Finding("I-5", "object store", message, remedy)
 
 
+def _folder(key: str) -> str:
+    return f"{key.rpartition('/')[0]}/"
+
+
 def _is_wanted(one: FoundObject, wanted: frozenset[str]) -> bool:
     """Whether the catalog knows the object, or the folder it is in."""
     if not one.key.startswith((BACKUPS_PREFIX, EXPORTS_PREFIX)):
         return True
-    return one.key in wanted or one.key.rpartition("/")[0] + "/" in wanted
+    return one.key in wanted or _folder(one.key) in wanted
 
 
 def _undrilled(world: StoredWorld) -> Iterator[Finding]:
