@@ -30,14 +30,23 @@ _BACKUPS = """
 """
 _EXPORTS = "SELECT object_key FROM exports WHERE state IN ('running', 'ready') AND object_key <> ''"
 
+_KEYS = """
+    SELECT k.tenant_id, k.version, t.slug FROM tenant_keys k JOIN tenants t ON t.id = k.tenant_id
+    WHERE k.state IN ('active', 'retired') AND k.sealed IS NULL
+"""
+
 
 class StoredSnapshot(msgspec.Struct, frozen=True):
-    """What the catalog expects of the store, and ``now`` on its clock."""
+    """What the catalog expects of the store, and ``now`` on its clock.
+
+    ``keys`` maps the tenant (in hex) and version of each usable key to the tenant's slug.
+    """
 
     now: dt.datetime
     backups: list[ExpectedBackup]
     undrilled: list[DrillState]
     wanted: frozenset[str]
+    keys: dict[tuple[str, int], str]
 
 
 async def read(db: Connection) -> StoredSnapshot:
@@ -47,4 +56,5 @@ async def read(db: Connection) -> StoredSnapshot:
     undrilled = [DrillState(**dict(row)) for row in await db.fetch(_UNDRILLED)]
     folders = {naming.folder(row["tenant_id"], row["id"]) for row in await db.fetch(_BACKUPS)}
     exports = {row["object_key"] for row in await db.fetch(_EXPORTS)}
-    return StoredSnapshot(now, backups, undrilled, frozenset(folders | exports))
+    keys = {(row["tenant_id"].hex, row["version"]): row["slug"] for row in await db.fetch(_KEYS)}
+    return StoredSnapshot(now, backups, undrilled, frozenset(folders | exports), keys)

@@ -35,6 +35,13 @@ class DrillState(msgspec.Struct, frozen=True):
     verified_at: dt.datetime | None
 
 
+class MissingKey(msgspec.Struct, frozen=True, order=True):
+    """A version of a tenant's key that the catalog says is usable and the keystore lacks."""
+
+    slug: str
+    version: int
+
+
 class FoundObject(msgspec.Struct, frozen=True):
     """An object in the store, or an upload that nobody finished (``pending``)."""
 
@@ -56,6 +63,7 @@ class StoredWorld(msgspec.Struct, frozen=True):
     undrilled: list[DrillState] = []
     wanted: frozenset[str] = frozenset()
     objects: list[FoundObject] = []
+    missing_keys: list[MissingKey] = []
     problem: str | None = None
 
 
@@ -66,7 +74,7 @@ def stored_findings(world: StoredWorld) -> list[Finding]:
         remedy = "mend the store or its settings; tenantry admin test-store says more"
         found.append(Finding("I-5", "object store", world.problem, remedy))
     else:
-        found += [*_missing(world), *_garbage(world)]
+        found += [*_missing(world), *_garbage(world), *_lost_keys(world)]
     return sorted(found, key=lambda f: (f.invariant, f.subject, f.message))
 
 
@@ -84,6 +92,13 @@ def _missing(world: StoredWorld) -> Iterator[Finding]:
         if backup.manifest_key not in sizes:
             message = f"the manifest of {shown} is not in the store"
             yield Finding("I-5", backup.slug, message, remedy)
+
+
+def _lost_keys(world: StoredWorld) -> Iterator[Finding]:
+    for lost in world.missing_keys:
+        message = f"version {lost.version} of its key is not in the keystore"
+        remedy = "put the keystore's object back from a copy; without it nothing it sealed opens"
+        yield Finding("I-5", lost.slug, message, remedy)
 
 
 def _garbage(world: StoredWorld) -> Iterator[Finding]:
