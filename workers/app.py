@@ -108,6 +108,7 @@ app.conf.update(
         "drop_replaced": _every(60, "drop_replaced"),
         "end_deletions": _every(5, "end_deletions"),
         "delete_expired_exports": _every(30, "delete_expired_exports"),
+        "delete_stray_bundles": _every(3600, "delete_stray_bundles"),
     },
 )
 TICKS = {
