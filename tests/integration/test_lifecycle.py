@@ -315,6 +315,35 @@ async def test_nothing_is_destroyed_under_legal_hold(driver: Driver, catalog: An
     )
 
 
+async def test_a_hold_is_found_at_the_moment_of_destruction(driver: Driver) -> None:
+    """The worker dies and its lease has to run out: time enough for a hold to come."""
+    slug, dsn = await new_clinic(driver, "moment")
+    armed = driver.arm("purge", "prepare_backup", "before", slug, "sigkill")
+    await delete(driver, slug, grace_seconds=0, final_backup=True)
+    await until(lambda: _is_gone(armed))
+    await driver.call("PUT", f"/v1/tenants/{slug}/legal-hold", json=HELD)
+
+    ended = await driver.over(await newest(driver, slug, "purge"))
+
+    assert ended["error"]["code"] == "legal_hold"
+    assert {step["name"]: step["state"] for step in ended["steps"]}["give_up_databases"] == "failed"
+    await driver.finish(await driver.call("POST", f"/v1/tenants/{slug}/undelete"))
+    await driver.call("DELETE", f"/v1/tenants/{slug}/legal-hold")
+    assert (await driver.dsn(slug))["dsn"] == dsn
+    assert await cities(dsn) == {"Leeds"}
+
+
+async def test_a_hold_that_comes_too_late_is_told_so(driver: Driver) -> None:
+    slug, _ = await new_clinic(driver, "late")
+    armed = driver.arm("shred", "destroy_keys", "before", slug, "sigkill")
+    await delete(driver, slug, grace_seconds=0, keep_backups_days=0)
+    await until(lambda: _is_gone(armed))
+
+    hold = f"/v1/tenants/{slug}/legal-hold"
+    assert await refused(driver, "PUT", hold, json=HELD) == (409, "operation_in_progress")
+    await driver.finish(await newest(driver, slug, "shred"))
+
+
 async def test_every_refusal_is_one_clear_problem(driver: Driver, catalog: Any) -> None:
     slug, _ = await new_clinic(driver, "refused")
     here = f"/v1/tenants/{slug}"
@@ -416,6 +445,16 @@ async def test_a_link_is_short_lived_shown_once_and_for_one_object(driver: Drive
         brief = (await driver.call("POST", path, json={"seconds": 1}))["url"]
         await until(lambda: _is_refused(customer, brief))
     assert urlsplit(url).path.endswith(".zip.age")
+
+
+async def newest(driver: Driver, slug: str, kind: str) -> dict[str, Any]:
+    """The newest operation of this kind; the tenant may be gone by now."""
+    found = await driver.operations()
+    return next(one for one in found if (one["kind"], one["subject"]) == (kind, slug))
+
+
+async def _is_gone(armed: Path) -> bool:
+    return not armed.exists()
 
 
 async def _found(driver: Driver, slug: str) -> Any:
