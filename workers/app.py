@@ -119,6 +119,7 @@ app.conf.update(
         "end_deletions": _every(5, "end_deletions"),
         "delete_expired_exports": _every(30, "delete_expired_exports"),
         "advance_drains": _every(5, "advance_drains"),
+        "delete_stray_bundles": _every(3600, "delete_stray_bundles"),
     },
 )
 TICKS = {

@@ -13,9 +13,11 @@ from control_plane.adapters.object_stores.store import ObjectStore
 from control_plane.catalog import audit, exports, lifecycle, tenants
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.exports import Export
-from control_plane.domain.backups import export_folder
+from control_plane.domain.backup_invariants import GARBAGE_AFTER
+from control_plane.domain.backups import EXPORTS_PREFIX, export_folder
 from control_plane.domain.errors import Conflict, TenantryError
 from control_plane.domain.names import show
+from control_plane.services.backup_planning import catalog_time
 from control_plane.services.deleting import begin_ending
 from control_plane.services.ports import Ports
 
@@ -53,6 +55,18 @@ async def delete_expired_exports(ports: Ports) -> None:
             _log.warning("export_not_deleted", export=show("ex", export.id), error=error.message)
 
 
+async def delete_stray_bundles(ports: Ports) -> None:
+    """Delete what workers that were given up on have put into the store, a day later."""
+    store = ports.store
+    if store is None:
+        return
+    before = await catalog_time(ports) - GARBAGE_AFTER
+    found = await asyncio.to_thread(lambda: list(store.list(EXPORTS_PREFIX)))
+    async with ports.catalog.connection() as db:
+        strays = await exports.strays(db, [one.key for one in found if one.modified_at < before])
+    await asyncio.to_thread(store.delete, strays)
+
+
 async def _delete(ports: Ports, store: ObjectStore, export: Export) -> None:
     await asyncio.to_thread(clearing.clear, store, export_folder(export.tenant_id, export.id))
     async with ports.catalog.transaction() as db:
@@ -64,5 +78,5 @@ async def _delete(ports: Ports, store: ObjectStore, export: Export) -> None:
 
 
 TICKS: Mapping[str, Callable[[Ports], Awaitable[None]]] = {
-    tick.__name__: tick for tick in (end_deletions, delete_expired_exports)
+    tick.__name__: tick for tick in (end_deletions, delete_expired_exports, delete_stray_bundles)
 }

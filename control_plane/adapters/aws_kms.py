@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _ARN_SECONDS = 300.0
 _KEY_ARN = ":key/"
 _CONFIG = Config(
-    connect_timeout=3,
-    read_timeout=5,
-    retries={"total_max_attempts": 3, "mode": "standard"},
+    connect_timeout=2,
+    read_timeout=4,
+    retries={"total_max_attempts": 2, "mode": "standard"},
 )
 # Trying again changes nothing about these. A disabled key can be enabled again, and a permission
 # be granted: operations wait for that until their deadline.

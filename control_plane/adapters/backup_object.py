@@ -60,7 +60,7 @@ def fetch(
 
 
 def plain(spool: Path, manifest: Manifest, key: bytes) -> Iterator[bytes]:
-    """The archive that ``pg_dump`` wrote, in pieces of at most 1 MiB.
+    """The archive that ``pg_dump`` wrote, in pieces of at most 1 MiB, from a fetched object.
 
     Each piece is authenticated. The length and the hash of the whole are known at the end: who
     reads must take an error there as seriously as one at the beginning.
@@ -68,24 +68,18 @@ def plain(spool: Path, manifest: Manifest, key: bytes) -> Iterator[bytes]:
     Raises:
         BackupCorrupt: the spool is not the object, or it does not hold the archive.
     """
-    digest = hashlib.sha256()
-    size = 0
     with spool.open("rb", buffering=0) as file:
-        opened = _opened(_pieces(file), manifest, key)
-        source = cast("BinaryIO", _Source(opened))
-        unpack = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
-        # One byte more than there should be is asked for, so that too many are noticed.
-        with unpack.stream_reader(source, read_size=_PIECE_BYTES) as reader:
-            while piece := _read(reader, min(_PIECE_BYTES, manifest.plain_bytes - size + 1)):
-                size += len(piece)
-                if size > manifest.plain_bytes:
-                    raise BackupCorrupt("the object holds more than the manifest says")
-                digest.update(piece)
-                yield piece
-        for _ in opened:
-            raise BackupCorrupt("the object goes on after the end of the archive")
-    if size != manifest.plain_bytes or digest.digest() != manifest.plain_sha256:
-        raise BackupCorrupt("the object does not hold the archive that the manifest describes")
+        yield from _unpacked(_pieces(file), manifest, key)
+
+
+def stored_plain(store: ObjectStore, manifest: Manifest, key: bytes) -> Iterator[bytes]:
+    """The same, straight from the store.
+
+    Raises:
+        BackupCorrupt: see ``plain``.
+        StoreUnavailable: the store failed.
+    """
+    yield from _unpacked(store.read(manifest.object_key, manifest.stored_bytes), manifest, key)
 
 
 def check_stored(store: ObjectStore, manifest: Manifest, key: bytes) -> None:
@@ -114,6 +108,26 @@ class _Source:
     def read(self, size: int) -> bytes:
         del size
         return next(self._chunks, b"")
+
+
+def _unpacked(pieces: Iterator[bytes], manifest: Manifest, key: bytes) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    size = 0
+    opened = _opened(pieces, manifest, key)
+    source = cast("BinaryIO", _Source(opened))
+    unpack = zstandard.ZstdDecompressor(max_window_size=_WINDOW_BYTES)
+    # One byte more than there should be is asked for, so that too many are noticed.
+    with unpack.stream_reader(source, read_size=_PIECE_BYTES) as reader:
+        while piece := _read(reader, min(_PIECE_BYTES, manifest.plain_bytes - size + 1)):
+            size += len(piece)
+            if size > manifest.plain_bytes:
+                raise BackupCorrupt("the object holds more than the manifest says")
+            digest.update(piece)
+            yield piece
+    for _ in opened:
+        raise BackupCorrupt("the object goes on after the end of the archive")
+    if size != manifest.plain_bytes or digest.digest() != manifest.plain_sha256:
+        raise BackupCorrupt("the object does not hold the archive that the manifest describes")
 
 
 def require_stored(store: ObjectStore, manifest: Manifest) -> None:

@@ -77,7 +77,7 @@ class LocalKms:
         return local_reference(self._keyring.active)
 
     def opens(self, reference: str) -> bool:
-        return reference.startswith(_LOCAL)
+        return is_local(reference)
 
     def wrap(self, key: bytes, context: KeyContext) -> Wrapped:
         sealed = self._keyring.seal(
@@ -103,3 +103,8 @@ class LocalKms:
 def local_reference(epoch: int) -> str:
     """The reference of what an epoch of the local key file has wrapped."""
     return f"{_LOCAL}{epoch}"
+
+
+def is_local(reference: str) -> bool:
+    """Whether the local key file wrapped it."""
+    return reference.startswith(_LOCAL)

@@ -53,6 +53,7 @@ GRANT USAGE ON SCHEMA cp_meta TO {backup};
 GRANT SELECT ON ALL TABLES IN SCHEMA cp_meta TO {backup};
 """
 _ADMIT = "GRANT CONNECT ON DATABASE {name} TO {backup}"
+_REFUSE = "REVOKE CONNECT ON DATABASE {name} FROM {backup}"
 _EXISTS = "SELECT to_regrole(quote_ident($1)) IS NOT NULL"
 _DROP = "DROP ROLE IF EXISTS {loader};"
 
@@ -201,6 +202,12 @@ async def admit_backup_login(admin: Connection, name: str, roles: names.RoleSet)
     """Let the backup role, and nobody else, connect to the database."""
     with translated():
         await admin.execute(fill(_ADMIT, name=name, backup=roles.backup))
+
+
+async def refuse_backup_login(admin: Connection, name: str, roles: names.RoleSet) -> None:
+    """Nobody may connect to the database any more."""
+    with translated():
+        await admin.execute(fill(_REFUSE, name=name, backup=roles.backup))
 
 
 async def drop_scratch(admin: Connection, name: str, loader: str, system_identifier: int) -> bool:

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Meta
 
 from control_plane.api.acceptance import DryRun
-from control_plane.api.context import Changing, Reading, Writing, answer, effect
+from control_plane.api.context import Changing, Reading, View, Writing, answer, effect
 from control_plane.api.documents import refusals
 from control_plane.api.words import PRINTABLE
 from control_plane.catalog.backup_schedules import Schedule
@@ -165,7 +165,7 @@ class BackupScheduleController(Controller):
                 await schedules.set_schedule(db, changing.ports, changing.caller, tenant, wanted)
             )
 
-        return await _change(changing, carry_out, dry_run=dry_run)
+        return await _change(changing, carry_out, BackupScheduleView, dry_run=dry_run)
 
     @delete(
         "/tenants/{tenant:str}/backup-schedule",
@@ -183,7 +183,7 @@ class BackupScheduleController(Controller):
                 await schedules.clear_schedule(db, changing.ports, changing.caller, tenant)
             )
 
-        return await _change(changing, carry_out, dry_run=dry_run)
+        return await _change(changing, carry_out, BackupScheduleView, dry_run=dry_run)
 
     @get("/backup-policies", operation_id="listBackupPolicies", responses=refusals())
     async def list_policies(self, asking: Reading) -> BackupPolicies:
@@ -198,32 +198,38 @@ class BackupScheduleController(Controller):
         responses=refusals(404, 409, 413),
     )
     async def set_policy(
-        self, tier: FromPath[str], data: JSONBody[BackupScheduleBody], changing: Writing
+        self,
+        tier: FromPath[str],
+        data: JSONBody[BackupScheduleBody],
+        changing: Writing,
+        *,
+        dry_run: DryRun = False,
     ) -> Response[BackupPolicyView]:
         """Change what the tenants of a tier follow, at once and for all of them."""
 
-        async def carry_out(db: Connection) -> Effect:
+        async def carry_out(db: Connection) -> BackupPolicyView:
             known = known_tier(tier)
             changed = await schedules.set_policy(db, changing.caller, known, new_schedule(data))
-            return effect(200, policy_view(known, changed))
+            return policy_view(known, changed)
 
-        return answer(await changing.perform(carry_out), BackupPolicyView)
+        return await _change(changing, carry_out, BackupPolicyView, dry_run=dry_run)
 
 
 async def _change(
     changing: Changing,
-    work: Callable[[Connection], Awaitable[BackupScheduleView]],
+    work: Callable[[Connection], Awaitable[View]],
+    view: type[View],
     *,
     dry_run: bool,
 ) -> Response[Any]:
-    """Do it, or tell what the schedule would be and take it back."""
+    """Do it, or tell what would be true then and take it back."""
     if dry_run:
         return Response(await rehearse(changing.ports, work), status_code=200)
 
     async def carry_out(db: Connection) -> Effect:
         return effect(200, await work(db))
 
-    return answer(await changing.perform(carry_out), BackupScheduleView)
+    return answer(await changing.perform(carry_out), view)
 
 
 def new_schedule(body: BackupScheduleBody) -> NewSchedule:

@@ -13,7 +13,7 @@ from control_plane.api.documents import refusals
 from control_plane.api.words import PRINTABLE
 from control_plane.catalog.pool import Connection
 from control_plane.domain.names import show
-from control_plane.services.field_keys import FieldKeys, reveal_field_keys
+from control_plane.services.field_keys import FieldKeys, open_ahead, reveal_field_keys
 from control_plane.services.requests import Effect
 
 
@@ -75,6 +75,7 @@ class FieldKeyController(Controller):
         """Show the keys of a tenant's application. Every showing is in the audit log first."""
         reason = data.reason if data is not None else None
         shown: list[FieldKeys] = []
+        await open_ahead(changing.ports, changing.caller, tenant)
 
         async def carry_out(db: Connection) -> Effect:
             revealed = await reveal_field_keys(

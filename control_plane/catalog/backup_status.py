@@ -43,9 +43,14 @@ class BackupStatus(msgspec.Struct, frozen=True):
 
 
 # Only a tenant that is served can lose anything; an archived one is its backup, which has to be
-# proven all the same.
+# proven all the same. Without a filter on the judgement, only the tenants of the page are judged.
 _PAGE = f"""
-WITH measured AS (
+WITH asked AS (
+    SELECT t.id, t.slug, t.tier, t.state, t.activated_at FROM tenants t
+    WHERE t.state IN ('active', 'suspended', 'archived', 'deleting')
+      AND ($1::text IS NULL OR t.slug > $1)
+    ORDER BY t.slug LIMIT CASE WHEN $3::boolean IS NULL THEN $2::bigint END
+), measured AS (
     SELECT t.slug, t.tier, t.state,
            CASE WHEN s.tenant_id IS NULL THEN 'tier' ELSE 'tenant' END AS policy,
            kept.id AS backup_id, kept.snapshot_at, kept.stored_bytes,
@@ -59,7 +64,7 @@ WITH measured AS (
            extract(epoch FROM now.at - coalesce(drill.finished_at, t.activated_at)) / 86400
                AS unproven_days,
            latest.id AS latest_id, latest.state AS latest_state, latest.problem AS latest_problem
-    FROM (SELECT clock_timestamp() AS at) now CROSS JOIN tenants t {JOIN_POLICY} {COVERED}
+    FROM (SELECT clock_timestamp() AS at) now CROSS JOIN asked t {JOIN_POLICY} {COVERED}
     LEFT JOIN LATERAL (
         SELECT b.id, b.snapshot_at, b.stored_bytes FROM backups b
         WHERE b.tenant_id = t.id AND b.state = 'complete'
@@ -71,8 +76,6 @@ WITH measured AS (
     LEFT JOIN LATERAL (
         SELECT b.id, b.state, b.problem FROM backups b WHERE b.tenant_id = t.id
         ORDER BY b.created_at DESC, b.id DESC LIMIT 1) latest ON true
-    WHERE t.state IN ('active', 'suspended', 'archived', 'deleting')
-      AND ($1::text IS NULL OR t.slug > $1)
 ), judged AS (
     SELECT *, coalesce(rpo_seconds > rpo_minutes * 60.0, false) AS rpo_breached,
            state <> 'deleting' AND unproven_days > drill_days AS drill_overdue

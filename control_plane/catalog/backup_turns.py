@@ -167,7 +167,8 @@ _NEXT_UP = """
          GROUP BY d.server_id
     ), waiting AS (
         SELECT u.tenant_id, d.server_id,
-               extract(epoch FROM $1::timestamptz - u.due_at) / coalesce(s.rpo_minutes, p.rpo_minutes) AS age
+               extract(epoch FROM $1::timestamptz - u.due_at)
+                   / coalesce(s.rpo_minutes, p.rpo_minutes) AS age
           FROM backup_turns u
           JOIN tenants t ON t.id = u.tenant_id AND t.state IN ('active', 'suspended')
           JOIN databases d ON d.tenant_id = t.id AND d.purpose = 'primary'

@@ -23,7 +23,7 @@ COVERED = """
         CASE WHEN d.backup_id IS NOT NULL THEN d.created_at END,
         CASE WHEN newest.snapshot_at IS NULL THEN t.activated_at END) AS until) covered
 """
-_PROVEN = """
+PROVEN = """
     LEFT JOIN LATERAL (SELECT r.finished_at FROM drills r
                        WHERE r.tenant_id = t.id AND r.state = 'passed'
                        ORDER BY r.finished_at DESC LIMIT 1) proven ON true
@@ -52,8 +52,8 @@ class Proof(msgspec.Struct, frozen=True):
 class DrillRules(msgspec.Struct, frozen=True):
     """How many drills may run, and when one is due.
 
-    After ``share`` of the time that a tenant may go without a proof; the first one when its
-    oldest backup is ``first_after`` old.
+    After ``share`` of the time that a tenant may go without a proof; the first one
+    ``first_after`` its first backup.
     """
 
     at_once: int
@@ -146,19 +146,20 @@ _DRILLS_DUE = (
           LEFT JOIN backup_schedules s ON s.tenant_id = t.id
           LEFT JOIN databases d ON d.tenant_id = t.id AND d.purpose = 'primary'
           LEFT JOIN servers v ON v.id = d.server_id
-         CROSS JOIN LATERAL (SELECT b.id, min(b.finished_at) OVER () AS first_at FROM backups b
+         CROSS JOIN LATERAL (SELECT b.id FROM backups b
                              WHERE b.tenant_id = t.id AND b.state = 'complete'
                              ORDER BY coalesce(b.id = t.archive_backup_id, false) DESC,
                                       b.snapshot_at DESC LIMIT 1) candidate
     """  # noqa: S608 - constants of this module
-    + _PROVEN
+    + PROVEN
     + """
          WHERE (u.drill_after IS NULL OR u.drill_after <= $1)
            AND (v.id IS NULL OR v.reachable)
-           AND CASE WHEN proven.finished_at IS NULL THEN candidate.first_at < $1::timestamptz - $5::interval
-                    ELSE proven.finished_at < $1::timestamptz
-                         - make_interval(secs => $4 * 86400 * coalesce(s.drill_days, p.drill_days))
-               END
+           AND coalesce(
+                   proven.finished_at
+                   + make_interval(secs => $4 * 86400 * coalesce(s.drill_days, p.drill_days)),
+                   (SELECT min(b.finished_at) FROM backups b WHERE b.tenant_id = t.id
+                    AND b.state IN ('complete', 'corrupt', 'pruned')) + $5::interval) < $1
            AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = t.id
                            AND o.state IN ('pending', 'running', 'waiting', 'cancelling'))
     ), ordered AS (
@@ -204,7 +205,7 @@ async def figures(db: Connection) -> Figures:
             FROM backup_policies p
             LEFT JOIN tenants t ON t.tier = p.tier AND t.state IN ('active', 'suspended')
             LEFT JOIN backup_turns u ON u.tenant_id = t.id
-            {COVERED} {_PROVEN}
+            {COVERED} {PROVEN}
             GROUP BY p.tier ORDER BY p.tier"""  # noqa: S608 - constants of this module
     )
     planned = await db.fetchval(

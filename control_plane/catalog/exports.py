@@ -158,6 +158,17 @@ async def expired(db: Connection, *, limit: int) -> list[Export]:
     return [Export(**dict(row)) for row in rows]
 
 
+async def strays(db: Connection, keys: list[str]) -> list[str]:
+    """Those of these keys that are the object of no export that is there or being made."""
+    rows = await db.fetch(
+        """SELECT key FROM unnest($1::text[]) AS key
+           WHERE NOT EXISTS (SELECT FROM exports e WHERE e.object_key = key
+                             AND e.state IN ('running', 'ready'))""",
+        keys,
+    )
+    return [row["key"] for row in rows]
+
+
 async def mark_deleted(db: Connection, export_id: UUID) -> None:
     """Nothing of the export is in the store any more."""
     await db.execute(

@@ -15,9 +15,11 @@ import click
 
 from control_plane.catalog.audit import Caller
 from control_plane.catalog.pool import Catalog
+from control_plane.cli.backup_store import test_store
 from control_plane.cli.commands import Command, Group
 from control_plane.cli.problems import Exit, problem
 from control_plane.cli.root_keys import make_key_file, root_keys
+from control_plane.cli.stored_backups import stored_backups
 from control_plane.config import Settings, SettingsError
 from control_plane.domain.errors import CatalogUnavailable, TenantryError
 from control_plane.domain.keys import ROLES, Principal, Role
@@ -33,6 +35,8 @@ def admin() -> None:
 
 
 admin.add_command(root_keys)
+admin.add_command(stored_backups)
+admin.add_command(test_store)
 
 
 @admin.command("init-keyring", cls=Command)

@@ -126,8 +126,8 @@ def _list_tenants(session: Session, limit: int | None) -> None:
         Column("PROVEN", lambda s: when(session, s["verified_at"])),
         Column("EVERY", lambda s: f"{s['drill_days']} d", right=True),
         Column("RTO", lambda s: _exact(s["rto_seconds"]), right=True),
-        Column("BACKUP", lambda s: f"running {s['running']}" if s["running"] else s["backup"]),
         Column("PROBLEM", lambda s: s["problem"]),
+        Column("BACKUP", lambda s: f"running {s['running']}" if s["running"] else s["backup"]),
     )
     empty = "no tenants; make one with: tenantry tenants create SLUG"
     print_table(session, every[:limit], columns, empty, alarm=lambda s: s["rpo_breached"])
@@ -161,13 +161,13 @@ def _backup_columns(session: Session) -> Sequence[Column]:
         Column("STATE", lambda b: b["state"], words=True),
         Column("DATA OF", lambda b: when(session, b["snapshot_at"])),
         Column("PROVEN", lambda b: when(session, b["verified_at"])),
+        Column("PROBLEM", lambda b: b["problem"]),
         Column("STORED", lambda b: size(b["stored_bytes"]), right=True),
         Column("DUMP", lambda b: size(b["plain_bytes"]), right=True),
         Column("ROWS", lambda b: _number(b["rows"]), right=True),
         Column("TOOK", lambda b: _exact(between(b["created_at"], b["finished_at"])), right=True),
         Column("WHY", lambda b: b["cause"]),
         Column("SERVER", lambda b: b["server"]),
-        Column("PROBLEM", lambda b: b["problem"]),
     )
 
 
@@ -176,6 +176,7 @@ def _drill_columns(session: Session) -> Sequence[Column]:
         Column("RESULT", lambda d: d["state"], words=True),
         Column("WHEN", lambda d: when(session, d["finished_at"])),
         Column("RTO", lambda d: _exact(d["rto_seconds"]), right=True),
+        Column("PROBLEM", lambda d: d["problem"]),
         Column("DOWNLOAD", lambda d: _exact(d["download_seconds"]), right=True),
         Column("LOAD", lambda d: _exact(d["load_seconds"]), right=True),
         Column("COMPARE", lambda d: _exact(d["compare_seconds"]), right=True),
@@ -183,7 +184,6 @@ def _drill_columns(session: Session) -> Sequence[Column]:
         Column("CONTENT", lambda d: (d["content_hash"] or "")[:_HASH_DIGITS]),
         Column("WHY", lambda d: d["cause"]),
         Column("SERVER", lambda d: f"{d['server']} ({d['postgres_major']})"),
-        Column("PROBLEM", lambda d: d["problem"]),
     )
 
 

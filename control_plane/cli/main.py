@@ -21,6 +21,7 @@ _COMMANDS = {
     "backups": Lazy("control_plane.cli.backups:backups", "Backups, and who is past its RPO."),
     "drills": Lazy("control_plane.cli.backups:drills", "Restores that were compared; the RTO."),
     "restore": Lazy("control_plane.cli.restore:restore", "Bring a tenant back, or make a copy."),
+    "export": Lazy("control_plane.cli.export:export", "All of a tenant's data for the customer."),
     "schedule": Lazy("control_plane.cli.schedule:schedule", "When tenants are backed up."),
     "servers": Lazy("control_plane.cli.servers:servers", "The Postgres servers of the fleet."),
     "poolers": Lazy("control_plane.cli.servers:poolers", "The PgBouncer processes."),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import msgspec
 
 from control_plane.adapters import escrow as shares_of
 from control_plane.adapters import key_file
@@ -112,7 +113,7 @@ def restore_drill(session: Session, paths: tuple[Path, ...]) -> None:
             proofs.append(compare_keys(keys, key_file.read(path).keys()))
             key_file.change(path, lambda now: now.noting(keys, "drilled"))
         if not proofs:
-            raise KeyUnavailable("there is no key file and no keystore to prove the shares with")
+            raise KeyUnavailable("no key file and no key in a keystore to prove the shares with")
     _tell(session, keys, proofs)
 
 
@@ -267,8 +268,9 @@ def _texts(paths: tuple[Path, ...]) -> list[str]:
 
 
 def _open_one(settings: KeySettings, keys: Mapping[int, bytes]) -> list[str]:
-    """The proof that these keys open what is in the keystore, if there is something."""
-    keystore = make_keystore(settings.backup, Keyring(dict(keys), max(keys)))
+    """The proof that these keys open what is in the keystore, if they have wrapped something."""
+    alone = msgspec.structs.replace(settings.backup, kms="local")
+    keystore = make_keystore(alone, Keyring(dict(keys), max(keys)))
     proof = open_one(keystore) if keystore is not None else None
     return [proof] if proof else []
 

@@ -1,7 +1,7 @@
 """``tenantry schedule …``: when a tenant is backed up, how long that is kept, how well it goes."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -124,15 +124,16 @@ def tiers(session: Session) -> None:
 )
 @click.argument("tier", type=click.Choice(TIERS))
 @_policy_options
+@dry_run_option
 @pass_session
-def set_tier(session: Session, /, *, tier: str, **policy: Any) -> None:  # noqa: ANN401 - one per option
+def set_tier(session: Session, /, *, tier: str, dry_run: bool, **policy: Any) -> None:  # noqa: ANN401 - one per option
     """Change what the tenants of a tier follow that have no schedule of their own.
 
     What is left out stays as it is.
     """
-    answer = session.api.change("PUT", path("backup-policies", tier), _body(policy))
-    facts = (("tier", answer["tier"]), *_policy_facts(answer))
-    print_facts(session, answer, facts)
+    target = path("backup-policies", tier)
+    answer = session.api.change("PUT", target, _body(policy), _query(dry_run=dry_run))
+    _print(session, answer, (("tier", answer["tier"]), *_policy_facts(answer)), dry_run=dry_run)
 
 
 def _body(options: Json) -> Json:
@@ -168,7 +169,13 @@ def _print_schedule(session: Session, schedule: Json, *, dry_run: bool) -> None:
         ("health", _health(session, schedule)),
         ("note", schedule["note"]),
     )
-    print_facts(session, schedule, facts)
+    _print(session, schedule, facts, dry_run=dry_run)
+
+
+def _print(
+    session: Session, answer: Json, facts: Sequence[tuple[str, str | None]], *, dry_run: bool
+) -> None:
+    print_facts(session, answer, facts)
     if dry_run and not session.json:
         print_line("nothing was changed")
 
@@ -206,6 +213,8 @@ def _next(session: Session, schedule: Json) -> str | None:
         for name in ("next_slot_at", "next_due_at")
     )
     shown = f"{due:%Y-%m-%d %H:%M %Z} for the slot {slot:%H:%M}"
+    if due <= dt.datetime.now(dt.UTC):
+        return f"waits for its place since {shown}"
     return shown if session.utc else f"{when(session, schedule['next_due_at'])}: {shown}"
 
 

@@ -1,6 +1,5 @@
 """``tenantry servers …`` and ``poolers list``: the Postgres servers and the way to them."""
 
-import sys
 import time
 from pathlib import Path
 
@@ -11,12 +10,12 @@ from control_plane.cli.complete import server_names
 from control_plane.cli.following import follow
 from control_plane.cli.options import labels_option, wait_option
 from control_plane.cli.output import print_json, print_line, when
+from control_plane.cli.passwords import ask_password
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Exit, Json, one_line, problem, say, usage
+from control_plane.cli.problems import Exit, Json, one_line, problem, say
 from control_plane.cli.progress import conclude
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_facts, print_table
-from control_plane.config import ClientSettings
 from control_plane.domain.tenants import TIERS
 
 # Each round asks the API once more, which leaves a line in the audit log.
@@ -89,7 +88,7 @@ def add(  # noqa: PLR0913 - one parameter per option
         "labels": labels,
     }
     wanted.update({field: value for field, value in optional.items() if value})
-    wanted["password"] = _password(user, host)
+    wanted["password"] = ask_password(user, host)
     conclude(session, session.api.change("POST", path("servers"), wanted), wait=wait)
 
 
@@ -231,15 +230,6 @@ def list_poolers(session: Session) -> None:
         Column("LAST SEEN", lambda p: when(session, p.get("last_seen_at"))),
     )
     print_table(session, session.api.items(path("poolers")), columns, "no poolers have registered")
-
-
-def _password(user: str, host: str) -> str:
-    given = ClientSettings.from_environment().server_password
-    if given is not None:
-        return given.reveal()
-    if not sys.stdin.isatty():
-        raise usage("no password: set TENANTRY_SERVER_PASSWORD, or run this on a terminal")
-    return str(click.prompt(f"Password of {user} at {host}", hide_input=True, err=True))
 
 
 def _tell(session: Session, answer: Json, words: str) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import click
 from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +14,6 @@ from control_plane.cli.problems import Json, one_line, say
 from control_plane.cli.session import Session
 
 _FEWEST_COLUMNS = 4
-_UNBOUNDED = 10_000
 _GAP = "  "
 
 _STYLES = {
@@ -108,12 +106,9 @@ def _draw(
         for row in rows
     ]
     for kept in range(len(columns), min(_FEWEST_COLUMNS, len(columns)) - 1, -1):
-        table = _table(columns[:kept], [row[:kept] for row in cells], styles)
-        if (
-            Measurement.get(out, out.options.update(max_width=_UNBOUNDED), table).minimum
-            <= out.width
-        ):
-            out.print(table)
+        widths = _widths(columns[:kept], rows, out.width)
+        if widths is not None:
+            out.print(_table(columns, widths, cells, styles))
             _name_left_out(out, columns[kept:])
             return
     for number, row in enumerate(cells):
@@ -123,15 +118,37 @@ def _draw(
         out.print(card, style=styles[number])
 
 
+def _widths(columns: Sequence[Column], rows: Sequence[Row], most: int) -> list[int] | None:
+    """How wide each column is for the table to fit; ``None`` when that would break a word.
+
+    The first column is never folded, the widest of the others are folded first.
+    """
+    texts = [[column.title, *(row[n] for row in rows)] for n, column in enumerate(columns)]
+    widths = [max(map(cell_len, column)) for column in texts]
+    least = [max(cell_len(word) for text in column for word in text.split()) for column in texts]
+    least[0] = widths[0]
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - most
+    for _ in range(excess):
+        flexible = [n for n, width in enumerate(widths) if width > least[n]]
+        if not flexible:
+            return None
+        widths[max(flexible, key=widths.__getitem__)] -= 1
+    return widths
+
+
 def _table(
-    columns: Sequence[Column], rows: Sequence[Sequence[Text]], styles: Sequence[str]
+    columns: Sequence[Column],
+    widths: Sequence[int],
+    rows: Sequence[Sequence[Text]],
+    styles: Sequence[str],
 ) -> Table:
+    """The first columns, as many as there are widths."""
     table = _grid(header=True)
-    for number, column in enumerate(columns):
+    for column, width in zip(columns, widths, strict=False):
         justify: JustifyMethod = "right" if column.right else "left"
-        table.add_column(Text(column.title), justify=justify, overflow="fold", no_wrap=number == 0)
+        table.add_column(Text(column.title), justify=justify, overflow="fold", width=width)
     for row, style in zip(rows, styles, strict=True):
-        table.add_row(*row, style=style)
+        table.add_row(*row[: len(widths)], style=style)
     return table
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.domain.backups import BACKUPS_PREFIX, EXPORTS_PREFIX
+from control_plane.domain.backups import BACKUPS_PREFIX, EXPORTS_PREFIX, MANIFEST
 from control_plane.domain.invariants import Finding
 from control_plane.domain.names import show
 
@@ -35,6 +35,13 @@ class DrillState(msgspec.Struct, frozen=True):
     verified_at: dt.datetime | None
 
 
+class MissingKey(msgspec.Struct, frozen=True, order=True):
+    """A version of a tenant's key that the catalog says is usable and the keystore lacks."""
+
+    slug: str
+    version: int
+
+
 class FoundObject(msgspec.Struct, frozen=True):
     """An object in the store, or an upload that nobody finished (``pending``)."""
 
@@ -56,6 +63,7 @@ class StoredWorld(msgspec.Struct, frozen=True):
     undrilled: list[DrillState] = []
     wanted: frozenset[str] = frozenset()
     objects: list[FoundObject] = []
+    missing_keys: list[MissingKey] = []
     problem: str | None = None
 
 
@@ -66,7 +74,7 @@ def stored_findings(world: StoredWorld) -> list[Finding]:
         remedy = "mend the store or its settings; tenantry admin test-store says more"
         found.append(Finding("I-5", "object store", world.problem, remedy))
     else:
-        found += [*_missing(world), *_garbage(world)]
+        found += [*_missing(world), *_garbage(world), *_lost_keys(world)]
     return sorted(found, key=lambda f: (f.invariant, f.subject, f.message))
 
 
@@ -86,9 +94,23 @@ def _missing(world: StoredWorld) -> Iterator[Finding]:
             yield Finding("I-5", backup.slug, message, remedy)
 
 
+def _lost_keys(world: StoredWorld) -> Iterator[Finding]:
+    for lost in world.missing_keys:
+        message = f"version {lost.version} of its key is not in the keystore"
+        remedy = "put the keystore's object back from a copy; without it nothing it sealed opens"
+        yield Finding("I-5", lost.slug, message, remedy)
+
+
 def _garbage(world: StoredWorld) -> Iterator[Finding]:
+    whole = {_folder(one.key) for one in world.objects if one.key == _folder(one.key) + MANIFEST}
     for one in world.objects:
         if world.now - one.at < GARBAGE_AFTER or _is_wanted(one, world.wanted):
+            continue
+        if _folder(one.key) in whole:
+            if one.key.endswith(f"/{MANIFEST}"):
+                message = f"the store has a backup in {_folder(one.key)} that the catalog lacks"
+                remedy = "a catalog was lost or put back? tenantry admin stored list reads it"
+                yield Finding("I-5", "object store", message, remedy)
             continue
         what = "an unfinished upload of" if one.pending else "object"
         message = f"{what} {one.key} belongs to no backup or export"
@@ -96,11 +118,15 @@ def _garbage(world: StoredWorld) -> Iterator[Finding]:
         yield Finding("I-5", "object store", message, remedy)
 
 
+def _folder(key: str) -> str:
+    return f"{key.rpartition('/')[0]}/"
+
+
 def _is_wanted(one: FoundObject, wanted: frozenset[str]) -> bool:
     """Whether the catalog knows the object, or the folder it is in."""
     if not one.key.startswith((BACKUPS_PREFIX, EXPORTS_PREFIX)):
         return True
-    return one.key in wanted or one.key.rpartition("/")[0] + "/" in wanted
+    return one.key in wanted or _folder(one.key) in wanted
 
 
 def _undrilled(world: StoredWorld) -> Iterator[Finding]:

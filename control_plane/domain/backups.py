@@ -17,6 +17,8 @@ FORMAT = 1
 BACKUPS_PREFIX = "backups/"
 EXPORTS_PREFIX = "exports/"
 KEYS_PREFIX = "keystore/"
+# The name of the object that makes a backup of what is in its folder.
+MANIFEST = "manifest"
 
 
 class TableContent(msgspec.Struct, frozen=True):
@@ -143,7 +145,7 @@ def object_key(tenant_id: UUID, backup_id: UUID, epoch: int) -> str:
 
 def manifest_key(tenant_id: UUID, backup_id: UUID) -> str:
     """Where the manifest of a backup goes."""
-    return f"{folder(tenant_id, backup_id)}manifest"
+    return f"{folder(tenant_id, backup_id)}{MANIFEST}"
 
 
 def folder(tenant_id: UUID, backup_id: UUID) -> str:

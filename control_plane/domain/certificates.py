@@ -95,7 +95,11 @@ def _not_reached(facts: Facts, effective: dt.datetime) -> list[dict[str, Any]]:
     """Everything that may still hold something of the tenant, in what form, and until when."""
     until = _time(effective)
     found = [
-        _copy("copies of the keystore", "keys that are still wrapped by the root key", until),
+        _copy(
+            "copies of the keystore",
+            "keys, wrapped by a root key; worthless earlier if that root key is retired",
+            until,
+        ),
         _copy("copies of the catalog", "sealed logins, manifests' hashes, no row of data", until),
         _copy(
             "files of the tenant servers outside of Postgres",

@@ -20,6 +20,7 @@ from control_plane.domain.errors import WrongState
 from control_plane.services.ports import Ports
 from control_plane.services.showing import new_lease_id, record_showing, require_reason
 from control_plane.services.tenant_keys import TenantKeyMaterial, every_key
+from control_plane.services.tenant_keys import open_ahead as open_keys_ahead
 from control_plane.services.tenants import find_tenant
 
 
@@ -68,6 +69,17 @@ async def reveal_field_keys(
     entry = Entry("field_keys.reveal", tenant.slug, tenant_id=tenant.id, reason=reason, facts=facts)
     await record_showing(db, caller, entry)
     return FieldKeys(lease_id, tenant.id, keys)
+
+
+async def open_ahead(ports: Ports, caller: Caller, slug_or_id: str) -> None:
+    """Open what ``reveal_field_keys`` will show, before its transaction begins.
+
+    Raises:
+        NotFound, KeyUnavailable: see there.
+    """
+    async with ports.catalog.connection() as db:
+        tenant = await find_tenant(db, caller, slug_or_id)
+    await open_keys_ahead(ports, tenant.id)
 
 
 def _application_key(tenant_id: UUID, key: TenantKeyMaterial) -> Secret:

@@ -75,8 +75,8 @@ async def restore_in_place(
         NoCapacity: the other server has no place.
         NotFound, WrongState, OperationInProgress, Conflict: see there.
     """
-    require_store(ports)
     tenant = await find_tenant(db, caller, slug)
+    require_store(ports)
     backup = await _chosen(db, caller, tenant, wanted.backup)
     scratch_id = clock.new_id()
     operation = await _record(
@@ -117,8 +117,8 @@ async def restore_beside(
         NoCapacity: no server fits; the message says why for each.
         NotFound, WrongState, Conflict: see there.
     """
-    require_store(ports)
     source = await find_tenant(db, caller, slug)
+    require_store(ports)
     backup = await _chosen(db, caller, source, wanted.backup)
     new = NewTenant(
         slug=wanted.slug,
@@ -197,7 +197,10 @@ async def _other_server(db: Connection, name: str | None, live: Database, backup
     """The server to restore on; another one than the tenant's own has a place taken on it."""
     if name is None:
         return live.server_id
-    server = await servers.find(db, name)
+    server = next((each for each in await servers.every(db) if each.name == name), None)
+    if server is None:
+        message = f"there is no server {name!r}; see: tenantry servers list"
+        raise Invalid(message, [{"field": "server", "message": message}])
     if server.version_num // _MAJOR < (backup.server_version or 0) // _MAJOR:
         message = (
             f"{name} has Postgres {server.version_num // _MAJOR}; the backup is of Postgres "

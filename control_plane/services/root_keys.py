@@ -4,12 +4,13 @@ import asyncio
 import hmac
 from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
 
 import msgspec
 
 from control_plane.adapters import clock
 from control_plane.adapters.keystore import Keystore
-from control_plane.adapters.kms import local_reference
+from control_plane.adapters.kms import is_local, local_reference
 from control_plane.catalog import audit, operations, sealed
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.operations import NewOperation
@@ -20,6 +21,7 @@ from control_plane.domain.plans import PLANS
 from control_plane.services.ports import Ports
 
 SUBJECT = "root key"
+_LOOKED_AT = 100
 
 
 class Needs(msgspec.Struct, frozen=True):
@@ -93,13 +95,13 @@ def compare_keys(rebuilt: Mapping[int, bytes], present: Mapping[int, bytes]) -> 
 
 
 def open_one(keystore: Keystore) -> str | None:
-    """That a key in the keystore opens, in words; ``None`` when it has none.
+    """That the local root keys open a key in the keystore, in words; ``None`` without such a key.
 
     Raises:
         KeyUnavailable: it does not open.
     """
-    name = next(keystore.every(), None)
-    if name is None:
-        return None
-    keystore.open(name.tenant_id, name.version)
-    return f"version {name.version} of the key of tenant {name.tenant_id} opens"
+    for name in islice(keystore.every(), _LOOKED_AT):
+        if is_local(keystore.reference_of(name) or ""):
+            keystore.open(name.tenant_id, name.version)
+            return f"version {name.version} of the key of tenant {name.tenant_id} opens"
+    return None

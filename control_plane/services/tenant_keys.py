@@ -70,6 +70,23 @@ async def every_key(db: Connection, ports: Ports, tenant_id: UUID) -> list[Tenan
     return [await _open(db, ports, key) for key in await _usable(db, ports, tenant_id)]
 
 
+async def open_ahead(ports: Ports, tenant_id: UUID) -> None:
+    """Have the keystore's keys of a tenant at hand before a transaction begins that needs them.
+
+    So nobody holds a connection to the catalog while a key service does not answer.
+
+    Raises:
+        KeyUnavailable, KeyServiceUnavailable, StoreUnavailable: see ``active_key``.
+    """
+    if ports.keystore is None:
+        return
+    async with ports.catalog.connection() as db:
+        held = await tenant_keys.every(db, tenant_id)
+    for key in held:
+        if key.usable and key.sealed is None:
+            await asyncio.to_thread(ports.keystore.open, tenant_id, key.version)
+
+
 async def key_version(ports: Ports, tenant_id: UUID, version: int) -> bytes:
     """The key that something was encrypted under.
 

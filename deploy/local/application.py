@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from control_plane.config import REPOSITORY
-from deploy.local import redis
+from deploy.local import object_store, redis
 from deploy.local.files import secret_once, write_whole
 from deploy.local.keeper import Service
 from deploy.local.layout import Layout
@@ -38,27 +38,17 @@ def catalog_password_file(layout: Layout) -> Path:
     return layout.secret("catalog-owner.password")
 
 
-def environment(layout: Layout, ports: Mapping[str, int], options: StackOptions) -> dict[str, str]:
-    """The ``TENANTRY_*`` settings of a process of this stack; secrets go by file."""
-    return {
-        "TENANTRY_HOME": str(layout.home),
-        "TENANTRY_CATALOG_DSN": (f"postgresql://{CATALOG}@{LOOPBACK}:{ports['catalog']}/{CATALOG}"),
-        "TENANTRY_CATALOG_PASSWORD_FILE": str(catalog_password_file(layout)),
-        "TENANTRY_REDIS_URL": f"redis://{LOOPBACK}:{ports[redis.NAME]}/0",
-        "TENANTRY_REDIS_PASSWORD_FILE": str(redis.password_file(layout)),
-        "TENANTRY_KEYRING_FILE": str(layout.keyring),
-        "TENANTRY_SERVER_NETWORKS": f"{LOOPBACK}/32",
-        **options.environment,
-    }
-
-
 @dataclass(frozen=True)
 class Application:
-    """Builds the programs of Tenantry for one stack."""
+    """Builds the programs of Tenantry for one stack.
+
+    ``programs`` are the directories with the programs of its Postgres installations.
+    """
 
     layout: Layout
     ports: Mapping[str, int]
     options: StackOptions
+    programs: tuple[Path, ...]
 
     @property
     def scripts(self) -> Path:
@@ -68,10 +58,30 @@ class Application:
     def api_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports[API]}"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The ``TENANTRY_*`` settings of every process of this stack; secrets go by file."""
+        layout, ports = self.layout, self.ports
+        return {
+            "TENANTRY_HOME": str(layout.home),
+            "TENANTRY_CATALOG_DSN": f"postgresql://{CATALOG}@{LOOPBACK}:{ports['catalog']}/{CATALOG}",
+            "TENANTRY_CATALOG_PASSWORD_FILE": str(catalog_password_file(layout)),
+            "TENANTRY_REDIS_URL": f"redis://{LOOPBACK}:{ports[redis.NAME]}/0",
+            "TENANTRY_REDIS_PASSWORD_FILE": str(redis.password_file(layout)),
+            "TENANTRY_KEYRING_FILE": str(layout.keyring),
+            "TENANTRY_SERVER_NETWORKS": f"{LOOPBACK}/32",
+            "TENANTRY_BACKUP_STORE": f"s3://{object_store.BUCKET}/local",
+            "TENANTRY_S3_ENDPOINT": f"http://{LOOPBACK}:{ports[object_store.NAME]}",
+            "TENANTRY_S3_CREDENTIALS_FILE": str(object_store.credentials_file(layout)),
+            "TENANTRY_POSTGRES_PROGRAMS": ":".join(map(str, self.programs)),
+            **self.options.environment,
+        }
+
     def make_secrets(self) -> None:
         """Make the secrets that every process reads at its start, before any starts."""
         secret_once(catalog_password_file(self.layout))
         secret_once(redis.password_file(self.layout))
+        object_store.make_credentials(self.layout)
 
     async def migrate_catalog(self) -> None:
         await self._once("catalog migration", "-m", "control_plane.catalog.migrate")
@@ -97,6 +107,11 @@ class Application:
             raise StackError("the first API key could not be made: no token was printed")
         write_whole(token, made.stdout.strip() + "\n", 0o600)
 
+    async def test_store(self) -> None:
+        """Look that the store of the backups, if there is one, keeps what it is given."""
+        if self.environment["TENANTRY_BACKUP_STORE"]:
+            await self.tenantry("test of the object store", "admin", "test-store", "--json")
+
     async def configure_pooler(self, pooler: Pooler) -> None:
         """Let the agent write PgBouncer's first configuration, if there is none."""
         await self._once(
@@ -119,6 +134,8 @@ class Application:
             *("-m", "uvicorn", "control_plane.api.app:create_app", "--factory"),
             *("--host", LOOPBACK, "--port", str(self.ports[API]), "--no-access-log"),
             *("--no-proxy-headers", "--no-server-header", "--timeout-graceful-shutdown", "5"),
+            # Longer than any client keeps an idle connection: the client ends it, never a race.
+            *("--timeout-keep-alive", "75"),
         )
 
     def workers(self) -> list[Service]:
@@ -180,7 +197,7 @@ class Application:
             argv=argv,
             home=self.layout.home,
             environment={
-                **environment(self.layout, self.ports, self.options),
+                **self.environment,
                 **more,
                 **self.options.process_environment.get(name, {}),
             },

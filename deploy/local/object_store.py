@@ -15,6 +15,9 @@ from deploy.local.spawn import Program
 NAME = "object-store"
 BUCKET = "tenantry"
 TIER = 1
+# Otherwise rclone reads an object through for a HEAD, and again after each GET. Who reads a backup
+# hashes it anyway.
+NO_HASHES = ("--etag-hash=", "--no-checksum")
 REFUSES_STRANGERS = frozenset({400, 403})
 
 
@@ -23,16 +26,22 @@ def credentials_file(layout: Layout) -> Path:
     return layout.secret("object-store.json")
 
 
+def make_credentials(layout: Layout) -> dict[str, str]:
+    """The key pair, made when there is none yet."""
+    keys: dict[str, str] = json.loads(secret_once(credentials_file(layout), _key_pair))
+    return keys
+
+
 def service(binary: str, port: int, layout: Layout, account: Account | None) -> Service:
     """The S3 server; its key pair goes by the environment, its bucket is a directory."""
     bucket = layout.objects / BUCKET
     bucket.mkdir(exist_ok=True)
     give(bucket, account, 0o700)
-    keys = json.loads(secret_once(credentials_file(layout), _key_pair))
+    keys, root = make_credentials(layout), str(layout.objects)
     return Service(
         name=NAME,
         program=Program(
-            argv=(binary, "serve", "s3", "--addr", f"{LOOPBACK}:{port}", str(layout.objects)),
+            argv=(binary, "serve", "s3", "--addr", f"{LOOPBACK}:{port}", *NO_HASHES, root),
             home=layout.home,
             account=account,
             environment={

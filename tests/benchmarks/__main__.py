@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.benchmarks import dsn, move, pooler, provision, queries, rollout
+from tests.benchmarks import backups, dsn, move, pooler, provision, queries, rollout
 
 BENCHMARKS = {
     "provision": provision.main,
@@ -10,6 +10,7 @@ BENCHMARKS = {
     "pooler": pooler.main,
     "rollout": rollout.main,
     "queries": queries.main,
+    "backups": backups.main,
     "move": move.main,
 }
 

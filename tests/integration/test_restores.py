@@ -12,8 +12,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from control_plane.adapters.object_stores.opening import open_store
+from control_plane.adapters.object_stores.store import ObjectStore
+from control_plane.config import BackupSettings, Secret
 from control_plane.domain.names import parse
-from deploy.local.object_store import BUCKET
 from deploy.local.stack import Stack
 from tests.driver import Driver, fresh_slug
 
@@ -96,6 +98,16 @@ async def pgbench(stack: Stack, driver: Driver, *slugs: str) -> AsyncIterator[No
     assert [words for words in said if "error" in words.lower()] == []
 
 
+def store_of(stack: Stack) -> ObjectStore:
+    """The store that the stack's backups are in."""
+    settings = stack.facts()["environment"]
+    backup = BackupSettings(
+        s3_endpoint=settings["TENANTRY_S3_ENDPOINT"],
+        s3_credentials=Secret(Path(settings["TENANTRY_S3_CREDENTIALS_FILE"]).read_text()),
+    )
+    return open_store(settings["TENANTRY_BACKUP_STORE"], backup)
+
+
 async def restore(driver: Driver, slug: str, **body: Any) -> dict[str, Any]:
     begun = await driver.begin(slug, "restore", **{"target": "in_place"} | body)
     return await driver.finish(begun, SECONDS)
@@ -154,10 +166,10 @@ async def test_a_damaged_backup_changes_nothing_and_the_older_one_is_offered(
         parse("bk", newer),
         place,
     )
-    (stored,) = (stack.layout.objects / BUCKET).rglob(key)
-    content = bytearray(stored.read_bytes())
+    store = store_of(stack)
+    content = bytearray(store.get(key))
     content[-20] ^= 1
-    stored.write_bytes(content)
+    store.put(key, bytes(content))
     begun = await driver.begin(slug, "restore", backup_id=newer, target="in_place")
     ended = await driver.over(begun, SECONDS)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "backup_corrupt")
@@ -179,12 +191,12 @@ async def test_a_lost_object_is_found_by_the_check(
     key = await catalog.fetchval(
         "SELECT object_key FROM backups WHERE id = $1", parse("bk", backup)
     )
-    (stored,) = (stack.layout.objects / BUCKET).rglob(key)
-    kept = stored.read_bytes()
-    stored.unlink()
+    store = store_of(stack)
+    kept = store.get(key)
+    store.delete([key])
     (finding,) = await driver.findings()
-    assert (finding["invariant"], finding["subject"]) == ("I-5", slug)
-    stored.write_bytes(kept)
+    assert (finding["code"], finding["subject"]) == ("I-5", slug)
+    store.put(key, kept)
     await driver.assert_clean()
 
 

@@ -65,7 +65,7 @@ def secret_files(stack: Stack) -> dict[str, str]:
     files = [*(stack.layout.home / "secrets").iterdir(), stack.layout.token]
     found = {path.name: path.read_text().strip() for path in files if path.is_file()}
     keys = json.loads((stack.layout.home / "keys" / "root.keys").read_text())
-    found["root key"] = keys["epochs"]["1"]["key"]
+    found |= {f"root key {epoch}": held["key"] for epoch, held in keys["epochs"].items()}
     return found
 
 
@@ -79,6 +79,9 @@ async def test_no_secret_is_left_anywhere(
         secrets["first password"] = password_of(await driver.dsn(slug))
         await driver.run(slug, "rotate", grace_seconds=1)
         secrets["second password"] = password_of(await driver.dsn(slug, "session"))
+        await driver.call("POST", f"/v1/tenants/{slug}/key-rotations")
+        revealed = await driver.call("POST", f"/v1/tenants/{slug}/field-keys")
+        secrets |= {f"field key {key['version']}": key["key"] for key in revealed["keys"]}
         await provoke_failures(driver, slug, secrets)
         await driver.run(slug, "suspend")
         await driver.run(slug, "resume")
@@ -88,11 +91,13 @@ async def test_no_secret_is_left_anywhere(
         "redis": redis_content(stack),
         "catalog": await catalog_content(stack),
         "activity": await activity(stack),
+        "keystore": keystore_content(stack),
         **{f"log of {log.stem}": log.read_bytes() for log in stack.layout.logs.glob("*.log")},
     }
     # A control: the search finds what is there.
     assert slug.encode() in places["catalog"]
     assert b"tenantry.sweep" in places["redis"] + places["log of beat"]
+    assert places["keystore"].startswith(b"TNKY")
     leaks = [
         f"{name} in {place}"
         for name, secret in secrets.items()
@@ -148,6 +153,11 @@ async def catalog_content(stack: Stack) -> bytes:
         check=True,
     )
     return bytes(dumped.stdout)
+
+
+def keystore_content(stack: Stack) -> bytes:
+    """Every tenant's wrapped keys: a copy of the store alone must open nothing."""
+    return b"".join(file.read_bytes() for file in stack.layout.objects.rglob("keystore/*/*"))
 
 
 async def activity(stack: Stack) -> bytes:

@@ -153,6 +153,22 @@ def test_a_server_that_cannot_start_stops_the_rest_and_says_why(servers: Stack) 
     servers.stop()
 
 
+def test_a_store_that_cannot_keep_backups_stops_the_rest_and_says_why(home: Path) -> None:
+    options = StackOptions(
+        home=home,
+        attached=True,
+        demo=False,
+        postgres_settings=dict(FAST_POSTGRES),
+        environment={"TENANTRY_BACKUP_STORE": "s3://never-made/x"},
+    )
+    stack = Stack(options)
+    try:
+        with pytest.raises(StackError, match=r"object store failed: .*NoSuchBucket"):
+            stack.start()
+    finally:
+        stack.stop()
+
+
 def test_no_room_on_the_disk_is_one_line(home: Path) -> None:
     options = StackOptions(home=home, attached=True, minimum_free_bytes=1 << 60)
     with pytest.raises(StackError, match=r"the disk of .* is full; free some space"):
@@ -338,7 +354,15 @@ def test_status_names_what_others_rely_on(stack: Stack) -> None:
     assert {"host", "port"} <= status["catalog"].keys()
     assert {"url", "bucket"} <= status["object_store"].keys()
     assert len({process["pid"] for process in status["processes"]}) == 13
-    assert "TENANTRY_CATALOG_DSN" in status["environment"]
+    environment = status["environment"]
+    assert "TENANTRY_CATALOG_DSN" in environment
+    assert environment["TENANTRY_BACKUP_STORE"].startswith("s3://tenantry/")
+    assert environment["TENANTRY_S3_ENDPOINT"] == status["object_store"]["url"]
+    assert Path(environment["TENANTRY_S3_CREDENTIALS_FILE"]).stat().st_mode & 0o777 == 0o600
+    programs = [Path(part) for part in environment["TENANTRY_POSTGRES_PROGRAMS"].split(":")]
+    assert {Path(server["bin_dir"]) for server in status["servers"]} == set(programs)
+    for program in ("pg_dump", "pg_restore"):
+        assert all((directory / program).is_file() for directory in programs)
 
 
 @pytest.mark.parametrize("name", ["api", "beat", "worker-transfer", "agent-p1", "pooler-p1"])

@@ -79,6 +79,12 @@ def test_accepted_work_says_where_to_look(document: dict[str, Any]) -> None:
             assert "Location" in operation["responses"]["202"]["headers"], path
 
 
+def test_the_document_says_what_a_backup_cannot_do(document: dict[str, Any]) -> None:
+    told = document["paths"]["/v1/tenants/{tenant}/backups"]["post"]["description"]
+    assert "the RPO" in told
+    assert "is the interval of" in " ".join(told.split())
+
+
 def test_request_bodies_are_closed(document: dict[str, Any]) -> None:
     bodies = [name for name in document["components"]["schemas"] if name.endswith("Body")]
     assert len(bodies) == 16

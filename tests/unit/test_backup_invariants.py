@@ -9,6 +9,7 @@ from control_plane.domain.backup_invariants import (
     DrillState,
     ExpectedBackup,
     FoundObject,
+    MissingKey,
     StoredWorld,
     stored_findings,
 )
@@ -68,9 +69,24 @@ def test_what_nobody_knows_is_garbage_after_a_day(pending: bool) -> None:  # noq
     assert foreign in finding.message
 
 
+def test_a_whole_backup_that_the_catalog_lacks_is_told_once_and_is_no_garbage() -> None:
+    foreign = naming.folder(TENANT, clock.new_id())
+    objects = [FoundObject(f"{foreign}{name}", 5, LONG_AGO) for name in ("data.1", "manifest")]
+    (finding,) = stored_findings(beside(*objects))
+    assert foreign in finding.message
+    assert "the catalog lacks" in finding.message
+
+
 def test_an_export_nobody_knows_is_garbage() -> None:
     (finding,) = stored_findings(beside(FoundObject("exports/unknown", 5, LONG_AGO)))
     assert "exports/unknown" in finding.message
+
+
+def test_a_lost_key_is_found() -> None:
+    world = msgspec.structs.replace(CLEAN, missing_keys=[MissingKey("acme", 2)])
+    (finding,) = stored_findings(world)
+    assert (finding.invariant, finding.subject) == ("I-5", "acme")
+    assert "version 2" in finding.message
 
 
 def test_a_store_that_cannot_be_looked_at_hides_nothing_else() -> None:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from control_plane.adapters.object_stores.file_upload import FileUpload
@@ -106,22 +107,24 @@ class FileStore:
                     yield found
 
     def _pieces(self, key: str, accept: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
+        with translated(f"reading {key} in {self.url}"), self._opened(key) as file:
+            size = os.fstat(file.fileno()).st_size
+            accept(size)
+            at = file.seek(begin)
+            while at < size:
+                piece = file.read(min(_PIECE_BYTES, size - at))
+                if not piece:
+                    raise BackupCorrupt(f"{key} was cut short while it was read")
+                at += len(piece)
+                yield piece
+
+    def _opened(self, key: str) -> FileIO:
         place = self._place(key)
-        with translated(f"reading {key} in {self.url}"):
-            try:
+        with suppress(FileNotFoundError):
+            if stored(key, place) is not None:
                 descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                raise ObjectMissing(f"{key} is not in {self.url}") from error
-            with os.fdopen(descriptor, "rb", buffering=0) as file:
-                size = os.fstat(descriptor).st_size
-                accept(size)
-                at = file.seek(begin)
-                while at < size:
-                    piece = file.read(min(_PIECE_BYTES, size - at))
-                    if not piece:
-                        raise BackupCorrupt(f"{key} was cut short while it was read")
-                    at += len(piece)
-                    yield piece
+                return FileIO(descriptor)
+        raise ObjectMissing(f"{key} is not in {self.url}")
 
     def _place(self, key: str) -> Path:
         """Where an object is; always below the directory.

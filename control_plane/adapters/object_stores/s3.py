@@ -11,7 +11,7 @@ from control_plane.adapters.object_stores.s3_requests import S3Place, S3Requests
 from control_plane.adapters.object_stores.s3_transfer import Reading
 from control_plane.adapters.object_stores.s3_upload import S3Upload
 from control_plane.adapters.object_stores.store import PendingUpload, StoredObject
-from control_plane.domain.errors import BackupCorrupt, Invalid, StoreRefused
+from control_plane.domain.errors import BackupCorrupt, Invalid, ObjectMissing, StoreRefused
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -65,9 +65,12 @@ class S3Store:
     def pending(self, prefix: str) -> Iterator[PendingUpload]:
         more: dict[str, Any] = {}
         while True:
-            page = self._requests.ask(
-                "listing uploads of", prefix, partial(self._uploads, prefix, more)
-            )
+            try:
+                page = self._requests.ask(
+                    "listing uploads to", prefix or "anywhere", partial(self._uploads, prefix, more)
+                )
+            except ObjectMissing:  # what rclone answers while there are none
+                return
             for found in page.get("Uploads", []):
                 yield PendingUpload(self._own(found["Key"]), found["UploadId"], found["Initiated"])
             if not page.get("IsTruncated"):
@@ -94,7 +97,9 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[StoredObject]:
         more: dict[str, Any] = {}
         while True:
-            page = self._requests.ask("listing", prefix, partial(self._objects, prefix, more))
+            page = self._requests.ask(
+                "listing", prefix or "everything", partial(self._objects, prefix, more)
+            )
             for found in page.get("Contents", []):
                 yield StoredObject(self._own(found["Key"]), found["Size"], found["LastModified"])
             if not page.get("NextContinuationToken"):

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -149,11 +149,14 @@ class S3Requests:
         """Send one part; what the end of the upload must say about it."""
 
         def send(s3: "S3Client") -> "CompletedPartTypeDef":
+            content = self._body(pieces)
             sent = s3.upload_part(
-                **self.named(key), UploadId=upload_id, PartNumber=number, **self._body(pieces)
+                **self.named(key), UploadId=upload_id, PartNumber=number, **content
             )
-            about = {k: v for k, v in sent.items() if k == "ETag" or k.startswith("Checksum")}
-            return cast("CompletedPartTypeDef", {"PartNumber": number, **about})
+            part: CompletedPartTypeDef = {"PartNumber": number, "ETag": sent["ETag"]}
+            if "ChecksumCRC32" in content:
+                part["ChecksumCRC32"] = content["ChecksumCRC32"]
+            return part
 
         return self.ask(f"writing part {number} of", key, send, stop)
 

@@ -91,6 +91,8 @@ class Reading:
         self._size: int | None = None
         self._tag: str | None = None
         self._body: StreamingBody | None = None
+        self._held = bytearray()
+        self._ended = False
 
     def __iter__(self) -> Iterator[bytes]:
         with closing(self):
@@ -104,15 +106,22 @@ class Reading:
             body.close()
 
     def _next(self) -> bytes:
+        """A whole piece or the rest, so that whoever sends a few bytes each time is given up."""
         try:
             with translated(self._what):
-                if self._body is None:
-                    self._body = self._open()
-                piece = self._body.read(_PIECE_BYTES)
+                while not self._ended and len(self._held) < _PIECE_BYTES:
+                    if self._body is None:
+                        self._body = self._open()
+                    came = self._body.read(_PIECE_BYTES - len(self._held))
+                    self._at += len(came)
+                    self._ended = not came
+                    if len(came) == _PIECE_BYTES:
+                        return came
+                    self._held += came
         except StoreUnavailable:
             self.close()
             raise
-        self._at += len(piece)
+        piece, self._held = bytes(self._held), bytearray()
         return piece
 
     def _open(self) -> "StreamingBody":

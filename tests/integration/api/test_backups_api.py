@@ -380,7 +380,7 @@ async def status_of(client: httpx.AsyncClient, slug: str, **query: str) -> dict[
 async def test_the_status_judges_each_tenant_by_its_own_policy(
     world: World, stored: httpx.AsyncClient
 ) -> None:
-    slug = "watched-clinic"
+    slug = "guarded-clinic"
     await world.active_tenant(slug)
     await age(world, slug, hours=31)
     bare = await status_of(stored, slug, breached="true")

@@ -12,6 +12,7 @@ import pytest
 from control_plane.adapters import clock
 from control_plane.api import operations
 from control_plane.api.context import Asking
+from control_plane.catalog import operations as catalog_operations
 from control_plane.catalog.audit import Caller
 from control_plane.domain.keys import Principal
 from control_plane.services.changes import Changes
@@ -58,6 +59,21 @@ async def test_every_change_is_told_until_the_end(world: World, admin: httpx.Asy
         assert [snapshot["progress"]["done"] for snapshot in seen] == list(range(steps + 1))
         assert [snapshot["state"] for snapshot in seen[-2:]] == ["running", "succeeded"]
         assert [snapshot async for snapshot in snapshots] == []
+
+
+async def test_what_a_long_step_says_is_told_while_it_runs(
+    world: World, admin: httpx.AsyncClient
+) -> None:
+    operation = await world.new_tenant("talkative-clinic")
+    async with watching(admin, operation["id"]) as snapshots:
+        await anext(snapshots)
+        claimed, _ = await world.claim(operation["id"])
+        await anext(snapshots)
+        for detail in ("12.0 MB of 90.1 MB", "64.0 MB of 90.1 MB"):
+            async with world.ports.catalog.transaction() as db:
+                await catalog_operations.tell(db, claimed.id, detail)
+            seen = await anext(snapshots)
+            assert (seen["progress"]["detail"], seen["steps"][0]["detail"]) == (detail, detail)
 
 
 async def test_news_are_prompt_for_many_watchers(world: World, admin: httpx.AsyncClient) -> None:

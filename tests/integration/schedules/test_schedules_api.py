@@ -244,6 +244,10 @@ async def test_the_policy_of_a_tier_is_changed_for_all_who_follow_it(
         await fleet.due(tenant_id, now + HOUR)
     await fleet.due(late, now - HOUR)
     wanted = {"cron": "15 5 * * *", "timezone": "America/New_York", "keep_daily": 9}
+    preview = await api.put("/v1/backup-policies/standard?dry_run=true", json=wanted)
+    assert (preview.status_code, preview.json()["cron"]) == (200, wanted["cron"])
+    policies = (await shown(api, "/v1/backup-policies"))["items"]
+    assert {name: policies[0][name] for name in STANDARD} == STANDARD
     answer = await api.put("/v1/backup-policies/standard", json=wanted)
     assert answer.status_code == 200, answer.text
     listed = {one["tier"]: one for one in (await shown(api, "/v1/backup-policies"))["items"]}

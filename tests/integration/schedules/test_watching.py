@@ -114,6 +114,20 @@ async def test_who_was_never_proven_comes_before_all_others(fleet: Fleet) -> Non
     assert await fleet.begun("verify_backup") == ["never"]
 
 
+async def test_the_first_drill_comes_a_day_after_the_first_backup_pruned_or_not(
+    fleet: Fleet,
+) -> None:
+    acme = await fleet.add("acme")
+    await fleet.due(acme, LAST_NIGHT + DAY)
+    await fleet.backup(acme, NOW - 26 * HOUR, state="failed")
+    await fleet.backup(acme, NOW - 23 * HOUR, state="pruned")
+    await fleet.backup(acme, NOW - HOUR)
+    await plan_drills(fleet.ports, NOW)
+    assert await fleet.begun("verify_backup") == []
+    await plan_drills(fleet.ports, NOW + 2 * HOUR)
+    assert await fleet.begun("verify_backup") == ["acme"]
+
+
 async def test_drills_have_caps_of_their_own(fleet: Fleet) -> None:
     await fleet.second_server()
     for number in range(6):

@@ -189,11 +189,11 @@ def test_the_backups_of_a_tenant(run: Run, canned: CannedApi) -> None:
     plain, as_json = run("backups", "list", "acme"), run("backups", "list", "acme", "--json")
 
     heading, *rows = [re.split(r"  +", line) for line in plain.stdout.splitlines()]
-    assert heading[:7] == ["ID", "STATE", "DATA OF", "PROVEN", "STORED", "DUMP", "ROWS"]
+    assert heading[:7] == ["ID", "STATE", "DATA OF", "PROVEN", "PROBLEM", "STORED", "DUMP"]
     assert rows[0][:4] == ["bk_3", "running", "-", "-"]
-    assert (rows[1][1], rows[1][-1]) == ("failed", "no space left")
-    assert rows[2][:6] == ["bk_1", "complete", "3 h ago", "1 d ago", "1.3 MB", "5.00 GB"]
-    assert rows[2][6:9] == ["4200", "12.50 s", "manual"]
+    assert (rows[1][1], rows[1][4]) == ("failed", "no space left")
+    assert rows[2][:7] == ["bk_1", "complete", "3 h ago", "1 d ago", "-", "1.3 MB", "5.00 GB"]
+    assert rows[2][7:10] == ["4200", "12.50 s", "manual"]
     assert as_json.json == list(found)
 
 
@@ -218,8 +218,8 @@ def test_without_a_slug_whoever_is_worst_off_comes_first(run: Run, canned: Canne
     assert heading[:5] == ["TENANT", "RPO", "COULD LOSE", "AT MOST", "RESTORE"]
     assert [row[0] for row in rows] == [one["tenant"] for one in as_json.json] == order
     assert rows[0] == ["zeta", "breached", "2 d", "8 h", "ok", "2 d ago", "14 d",
-                       "1 min 12 s", "running bk_9", "-"]  # fmt: skip
-    assert rows[1][-1] == "the dump broke off"
+                       "1 min 12 s", "-", "running bk_9"]  # fmt: skip
+    assert rows[1][-2:] == ["the dump broke off", "bk_1"]
     assert rows[2][1:8] == ["ok", "3 h", "8 h", "overdue", "-", "14 d", "-"]
     assert rows[3][1:3] == ["-", "-"]
     assert (plain.code, as_json.stderr) == (0, "")
@@ -281,10 +281,11 @@ def test_a_backup_is_shown_with_its_drills(run: Run, canned: CannedApi) -> None:
     assert (facts["object"], facts["sha256"]) == ("backups/00/11/data.1", HASH)
     assert facts["kept"] == "always: an archived tenant consists of it"
     heading, first, second = [re.split(r"  +", line) for line in ledger.splitlines()]
-    assert heading[:4] == ["RESULT", "WHEN", "RTO", "DOWNLOAD"]
-    assert (first[0], first[-1]) == ("failed", "table city: 3 rows, not 4")
-    assert second[:6] == ["passed", "2 d ago", "1 min 12 s", "1.50 s", "1 min 11 s", "2.25 s"]
-    assert second[6:9] == ["4200", HASH[:12], "rotation"]
+    assert heading[:5] == ["RESULT", "WHEN", "RTO", "PROBLEM", "DOWNLOAD"]
+    assert (first[0], first[3]) == ("failed", "table city: 3 rows, not 4")
+    assert second[:4] == ["passed", "2 d ago", "1 min 12 s", "-"]
+    assert second[4:7] == ["1.50 s", "1 min 11 s", "2.25 s"]
+    assert second[7:] == ["4200", HASH[:12], "rotation", "pg-b (18)"]
 
 
 def test_a_backup_nobody_restored_says_so(run: Run, canned: CannedApi) -> None:
@@ -309,7 +310,7 @@ def test_the_ledger_is_filtered_by_the_api(run: Run, canned: CannedApi) -> None:
         {"limit": "50"},
     ]
     row = re.split(r"  +", shown.stdout.splitlines()[1])
-    assert (row[0], row[1], row[-1], row[-3]) == ("acme", "passed", "bk_1", "pg-b (18)")
+    assert (row[0], row[1], row[-1], row[-2]) == ("acme", "passed", "bk_1", "pg-b (18)")
     assert none.stdout == ""
     assert "tenantry backups verify" in none.stderr
     assert json.loads(run("drills", "--json").stdout) == []

@@ -192,6 +192,25 @@ def test_a_terminal_shows_a_table_with_whole_slugs(
     assert lines[1].startswith(SLUG)
 
 
+@pytest.mark.parametrize("columns", range(62, 110, 6))
+def test_no_word_of_a_table_is_broken(canned: CannedApi, tmp_path: Path, columns: int) -> None:
+    words = {"provisioning", "enterprise", "some-template", "eu-central"}
+    worded = {"state": "provisioning", "tier": "enterprise", "template": "some-template"}
+    canned.on("GET", "/v1/tenants", page(tenant("acme", region="eu-central", **worded)))
+
+    lines = on_a_terminal(canned, tmp_path, columns, "tenants", "list")
+    left_out = lines[-1] if lines[-1].startswith("no room for: ") else ""
+    kept = {word for line in lines for word in line.split()}
+
+    assert lines[0].split()[0] == "SLUG"
+    assert {"provisioning", "enterprise"} <= kept
+    assert words - kept == {
+        word
+        for word, title in (("some-template", "TEMPLATE"), ("eu-central", "REGION"))
+        if title in left_out
+    }
+
+
 @pytest.mark.parametrize("columns", [20, 40, 60])
 def test_a_narrow_terminal_shows_a_card_for_each_item(
     canned: CannedApi, tmp_path: Path, columns: int

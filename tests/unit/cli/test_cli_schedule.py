@@ -132,6 +132,14 @@ def test_with_utc_times_are_in_utc(run: Run, canned: CannedApi) -> None:
     assert found["next backup"] == "2099-07-05 00:47 UTC for the slot 00:00"
 
 
+def test_who_is_late_waits_for_a_place(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", PATH, schedule(next_slot_at=NOW, next_due_at="2026-01-31T08:30:00Z"))
+
+    for options in ((), ("--utc",)):
+        found = facts(run("schedule", "show", "acme", *options).stdout)
+        assert found["next backup"].startswith("waits for its place since 2026-01-31 ")
+
+
 def test_a_breach_is_the_health_of_the_schedule(
     run: Run, canned: CannedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +220,10 @@ def test_a_tier_is_changed(run: Run, canned: CannedApi) -> None:
 
     assert canned.asked[0].body == {"cron": "0 2 * * *", "keep_daily": 7}
     assert facts(result.stdout)["tier"] == "standard"
+    assert "nothing was changed" not in result.stdout
+    dry = run("schedule", "set-tier", "standard", "--cron", "0 2 * * *", "--dry-run")
+    assert canned.asked[1].query == {"dry_run": "true"}
+    assert dry.stdout.splitlines()[-1] == "nothing was changed"
     assert run("schedule", "set-tier", "gold", "--cron", "0 2 * * *").code == 2
 
 
