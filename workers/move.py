@@ -68,6 +68,8 @@ async def close_source(ctx: StepContext) -> Outcome:
     for login in way.live.database.roles.logins:
         await tenant_roles.close_login(inside, login)
     ended = await tenant_roles.terminate_login_sessions(inside, way.live.database.roles.logins)
+    # What sealing writes has to be there before rows are copied.
+    await seal_and_anchor(ctx.ports, inside, way.live.database)
     return Done(f"closed to the tenant until the switch; {ended} sessions ended")
 
 
@@ -109,9 +111,9 @@ async def prepare_way_back(ctx: StepContext) -> Outcome:
     way = await moving.way_of(ctx)
     coming = await moving.inside(ctx, way.coming)
     await tenant_upkeep.refresh_views(coming, way.coming.database.roles)
-    await seal_and_anchor(ctx.ports, await moving.inside(ctx, way.live), way.live.database)
     if not way.online:
         return Skip(f"{_OFFLINE}: changes will not flow back")
+    await seal_and_anchor(ctx.ports, await moving.inside(ctx, way.live), way.live.database)
     tables = await moving.tables_of(ctx, way.coming)
     await replication.publish(coming, way.move.way_back, tables)
     await replication.ensure_slot(coming, way.move.way_back)
@@ -168,10 +170,8 @@ async def conclude_move(ctx: StepContext) -> Outcome:
         await moves.change_state(db, way.move.id, expected=("switched",), wanted="reversible")
     found = way.move.compared_at_switch
     if found is not None and found.differences:
-        raise ContentMismatch(
-            f"at the switch {'; '.join(found.differences)}; go back with: "
-            f"tenantry move reverse {way.tenant.slug}"
-        )
+        remedy = f"; go back with: tenantry move reverse {way.tenant.slug}" if way.online else ""
+        raise ContentMismatch(f"at the switch {'; '.join(found.differences)}{remedy}")
     return Done(f"tenantry move finish {way.tenant.slug} gives the old database up")
 
 

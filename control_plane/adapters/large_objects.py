@@ -47,10 +47,10 @@ async def _copy(reading: Connection, target: Connection, oid: int) -> None:
 
 
 async def digest_large_objects(reading: Connection) -> tuple[int, str]:
-    """How many there are, and the sum of the hashes of their pages."""
+    """How many there are, and the sum of the hashes of their bytes."""
     with translated():
         row = await reading.fetchrow(
-            """SELECT count(*) AS found, coalesce(sum(hashbyteaextended(lo_get(oid), oid::bigint)),
-                      0)::text AS digest FROM pg_largeobject_metadata"""
+            """SELECT count(*) AS found, coalesce(sum(hash_record_extended(
+                      ROW(oid, lo_get(oid)), 0)), 0)::text AS digest FROM pg_largeobject_metadata"""
         )
     return (row["found"], row["digest"]) if row else (0, "0")

@@ -34,6 +34,8 @@ _DUMP = (
     "--exclude-schema=cp_meta",
     "--no-publications",
     "--no-subscriptions",
+    # Large objects, by the one name of this option that all versions know.
+    "-B",
     "--lock-wait-timeout=10s",
 )
 # The columns of a line of --list: number; catalog, oid, kind (one or more words), schema, name.
