@@ -128,8 +128,9 @@ class EndingController(Controller):
         confirm: Annotated[
             str, QueryParameter(pattern=NAME_OR_ID, description="The tenant's slug, once more")
         ],
+        # gt: the framework forgets a least value of 0 that may be left out.
         grace_seconds: Annotated[
-            int | None, QueryParameter(ge=0, le=_LONGEST_GRACE_SECONDS)
+            int | None, QueryParameter(gt=-1, le=_LONGEST_GRACE_SECONDS)
         ] = None,
         keep_backups_days: Annotated[
             int, QueryParameter(ge=0, le=_LONGEST_KEEPING_DAYS)
