@@ -109,7 +109,8 @@ async def load_archive(job: LoadJob, told: Told) -> list[str]:
 
 @asynccontextmanager
 async def _as_loader(job: LoadJob) -> AsyncIterator[Connection]:
-    settings = {"statement_timeout": "0"}
+    # Whatever was loaded could have set a role for whoever enters the database.
+    settings = {"statement_timeout": "0", "role": "none"}
     connection = await connect(job.address, job.database, job.session_name, settings=settings)
     try:
         with translated():

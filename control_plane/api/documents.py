@@ -44,6 +44,10 @@ _MEANINGS = {
     500: "A fault of ours",
     503: "Something it needs does not answer; see Retry-After",
 }
+_RULES = (
+    *("pattern", "format", "min_length", "max_length"),
+    *("minimum", "exclusive_minimum", "maximum"),
+)
 _EVERYWHERE = (400, 401, 403, 422, 429, 500, 503)
 
 
@@ -185,6 +189,8 @@ def _never_null(schema: Schema) -> Schema:
     kinds = [kind for kind in kinds if kind.type != OpenAPIType.NULL]
     if len(kinds) != 1:
         return schema
-    kinds[0].pattern = kinds[0].pattern or schema.pattern
-    kinds[0].format = kinds[0].format or schema.format
+    # What limits the value is told beside the two kinds, and belongs to the one that is left.
+    for rule in _RULES:
+        if getattr(kinds[0], rule) is None:
+            setattr(kinds[0], rule, getattr(schema, rule))
     return kinds[0]

@@ -14,7 +14,7 @@ from control_plane.api.acceptance import LOCATION, REHEARSED, DryRun, accept_or_
 from control_plane.api.context import Reading, Writing, answer, effect
 from control_plane.api.documents import refusals
 from control_plane.api.views import OperationView, TenantView, tenant_view
-from control_plane.api.words import NAME_OR_ID, PRINTABLE, REGION
+from control_plane.api.words import NAME_OR_ID, PRINTABLE, REGION, SHOWN_ID
 from control_plane.catalog.certificates import Certificate
 from control_plane.catalog.holds import Hold
 from control_plane.catalog.pool import Connection
@@ -97,14 +97,16 @@ class EndingController(Controller):
         changing: Writing,
         server: Annotated[str | None, QueryParameter(pattern=NAME_OR_ID)] = None,
         region: Annotated[str | None, QueryParameter(pattern=REGION)] = None,
+        backup_id: Annotated[str | None, QueryParameter(pattern=SHOWN_ID)] = None,
         *,
         dry_run: DryRun = False,
     ) -> Response[OperationView]:
         """Restore an archived tenant and let it in, with the credentials and the DSN it had.
 
-        Without ``server`` the least loaded one that fits is chosen.
+        Without ``server`` the least loaded one that fits is chosen. ``backup_id`` names another
+        backup than its archive, for when that turned out to be damaged.
         """
-        wanted = archiving.Destination(server, region)
+        wanted = archiving.Destination(server, region, backup_id)
         return await accept_or_rehearse(
             changing,
             lambda db: archiving.unarchive_tenant(
@@ -126,8 +128,9 @@ class EndingController(Controller):
         confirm: Annotated[
             str, QueryParameter(pattern=NAME_OR_ID, description="The tenant's slug, once more")
         ],
+        # gt: the framework forgets a least value of 0 that may be left out.
         grace_seconds: Annotated[
-            int | None, QueryParameter(ge=0, le=_LONGEST_GRACE_SECONDS)
+            int | None, QueryParameter(gt=-1, le=_LONGEST_GRACE_SECONDS)
         ] = None,
         keep_backups_days: Annotated[
             int, QueryParameter(ge=0, le=_LONGEST_KEEPING_DAYS)

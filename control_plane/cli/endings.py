@@ -7,7 +7,7 @@ import click
 
 from control_plane.cli.asking import ask
 from control_plane.cli.commands import Command
-from control_plane.cli.complete import server_names, tenant_slugs
+from control_plane.cli.complete import backups_of_tenant, server_names, tenant_slugs
 from control_plane.cli.durations import Duration
 from control_plane.cli.options import dry_run_option, wait_option
 from control_plane.cli.output import print_json, print_line, when
@@ -44,20 +44,28 @@ def archive(session: Session, slug: str, *, dry_run: bool, wait: bool) -> None:
 @_slug
 @click.option("--server", shell_complete=server_names, help="This server and no other.")
 @click.option("--region", help="Only servers of this region.")
+@click.option(
+    "--from",
+    "backup",
+    metavar="BK",
+    shell_complete=backups_of_tenant,
+    help="Another backup than its archive, when that is damaged.",
+)
 @dry_run_option
 @wait_option
 @pass_session
-def unarchive(
+def unarchive(  # noqa: PLR0913 - one parameter per option
     session: Session,
     *,
     slug: str,
     server: str | None,
     region: str | None,
+    backup: str | None,
     dry_run: bool,
     wait: bool,
 ) -> None:
     """Restore an archived tenant; its DSN is the one it had."""
-    query = {"server": server, "region": region}
+    query = {"server": server, "region": region, "backup_id": backup}
     target = path("tenants", slug, "archives")
     ask(session, "DELETE", target, query=query, dry_run=dry_run, wait=wait)
 

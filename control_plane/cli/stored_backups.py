@@ -112,7 +112,7 @@ def extract(session: Session, backup: str, path: str, manifest: Path | None) -> 
 @click.argument("backup")
 @click.option("--host", required=True)
 @click.option("--port", type=int, default=5432, show_default=True)
-@click.option("--user", required=True, help="A login that may read every table.")
+@click.option("--user", required=True, help="The owner of it all; no superuser.")
 @click.option("--database", required=True, help="Where the archive was restored.")
 @click.option("--tls", type=click.Choice(("disable", "require")), default="require")
 @pass_session

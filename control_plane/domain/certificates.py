@@ -10,6 +10,8 @@ import msgspec
 from control_plane.domain.names import show
 
 FORMAT = 1
+# As long as a process may keep a key that it has opened.
+_IN_MEMORY = dt.timedelta(minutes=5)
 _IN_FULL = "in full; whoever holds the recipient's key reads it"
 _BY_KEY = "encrypted with the keys that were destroyed"
 
@@ -81,7 +83,7 @@ def certificate(facts: Facts) -> dict[str, Any]:
             "objects_left": 0,
             "looked_at": _time(facts.looked_at),
         },
-        "not_reached": _not_reached(facts, effective),
+        "not_reached": _not_reached(facts, destroyed_at, effective),
         "kept": [
             "the row of the tenant in the catalog: id, slug, name, times",
             "operations, ledger of drills and audit log of the control plane: no row of its data",
@@ -91,16 +93,23 @@ def certificate(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _not_reached(facts: Facts, effective: dt.datetime) -> list[dict[str, Any]]:
+def _not_reached(
+    facts: Facts, destroyed_at: dt.datetime, effective: dt.datetime
+) -> list[dict[str, Any]]:
     """Everything that may still hold something of the tenant, in what form, and until when."""
     until = _time(effective)
     found = [
+        _copy("keys in the memory of processes", "plain", _time(destroyed_at + _IN_MEMORY)),
         _copy(
             "copies of the keystore",
             "keys, wrapped by a root key; worthless earlier if that root key is retired",
             until,
         ),
-        _copy("copies of the catalog", "sealed logins, manifests' hashes, no row of data", until),
+        _copy(
+            "copies of the catalog",
+            "sealed logins, and keys if they were sealed there for want of a keystore; no data",
+            until,
+        ),
         _copy(
             "files of the tenant servers outside of Postgres",
             "plain: WAL and its archive, physical backups, replicas, snapshots of disks, blocks "
@@ -117,6 +126,7 @@ def _not_reached(facts: Facts, effective: dt.datetime) -> list[dict[str, Any]]:
             f"{_BY_KEY}; kept if the bucket keeps versions or locks objects",
             None,
         ),
+        _copy("objects that a worker had fetched for a restore", _BY_KEY, None),
     ]
     if facts.exports:
         found.append(_copy("exports that were taken away", _IN_FULL, None))

@@ -22,13 +22,13 @@ from control_plane.catalog.backups import Backup
 from control_plane.catalog.databases import Database
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
-from control_plane.domain.errors import WrongState
+from control_plane.domain.errors import Invalid, WrongState
 from control_plane.domain.names import database_name, show
 from control_plane.domain.operations import Operation
 from control_plane.domain.placement import Placement, Wish
 from control_plane.domain.plans import PLANS, Kind
 from control_plane.domain.tenants import Tenant
-from control_plane.services.backups import require_complete, require_store
+from control_plane.services.backups import find_backup, require_complete, require_store
 from control_plane.services.placing import reserve_place, template_named
 from control_plane.services.ports import Ports
 from control_plane.services.tenants import find_tenant
@@ -38,10 +38,14 @@ _MAJOR = 10_000
 
 
 class Destination(msgspec.Struct, frozen=True):
-    """Where an archived tenant goes; what is left out is as it was or as it fits."""
+    """Where an archived tenant goes; what is left out is as it was or as it fits.
+
+    ``backup``: another backup than its archive, for when that turned out to be damaged.
+    """
 
     server: str | None = None
     region: str | None = None
+    backup: str | None = None
 
 
 async def archive_tenant(db: Connection, ports: Ports, caller: Caller, slug: str) -> Operation:
@@ -77,14 +81,15 @@ async def unarchive_tenant(
     """Restore an archived tenant and let it in, with the credentials and the DSN it had.
 
     Raises:
-        Invalid: there is no such server, or the tenant's template is unknown here.
+        Invalid: there is no such server, the backup is another tenant's, or the tenant's
+            template is unknown here.
         NoCapacity: no server fits; the message says why for each.
         Conflict: no store is configured.
         NotFound, WrongState, OperationInProgress: see there.
     """
     tenant = await find_tenant(db, caller, slug)
     require_store(ports)
-    backup = await _archived_as(db, tenant)
+    backup = await _chosen(db, caller, tenant, wanted.backup)
     scratch_id = clock.new_id()
     details: dict[str, object] = {
         "backup": show("bk", backup.id),
@@ -92,7 +97,7 @@ async def unarchive_tenant(
         "cause": "unarchive",
     }
     operation = await _record(db, caller, "unarchive", tenant, details)
-    await _archived_as(db, await tenants.get(db, tenant.id))
+    _require_archived(await tenants.get(db, tenant.id))
     placement = await _place(db, ports, tenant, backup, wanted)
     await databases.insert(db, _scratch(scratch_id, tenant, backup, placement))
     await tenants.record_placement(db, tenant.id, placement.reason)
@@ -103,14 +108,26 @@ async def unarchive_tenant(
     return operation
 
 
-async def _archived_as(db: Connection, tenant: Tenant) -> Backup:
-    """The backup an archived tenant consists of."""
-    backup_id = (await lifecycle.ending(db, tenant.id)).archive_backup_id
-    if tenant.state != "archived" or backup_id is None:
-        raise WrongState(f"{tenant.slug} is {tenant.state}; only an archived tenant is unarchived")
-    backup = await backups.get(db, backup_id)
+async def _chosen(db: Connection, caller: Caller, tenant: Tenant, shown: str | None) -> Backup:
+    """The backup the tenant consists of, unless another one of it is named."""
+    _require_archived(tenant)
+    if shown is not None:
+        backup = await find_backup(db, caller, shown)
+    else:
+        backup_id = (await lifecycle.ending(db, tenant.id)).archive_backup_id
+        if backup_id is None:
+            raise TypeError(f"{tenant.slug} is archived without a backup")
+        backup = await backups.get(db, backup_id)
+    if backup.tenant_id != tenant.id:
+        message = f"backup {shown} is not a backup of {tenant.slug}"
+        raise Invalid(message, [{"field": "backup_id", "message": message}])
     require_complete(backup)
     return backup
+
+
+def _require_archived(tenant: Tenant) -> None:
+    if tenant.state != "archived":
+        raise WrongState(f"{tenant.slug} is {tenant.state}; only an archived tenant is unarchived")
 
 
 async def _place(

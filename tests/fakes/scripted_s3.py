@@ -1,18 +1,21 @@
 """A proxy in front of a real S3 server that lets everything pass but what its script spoils.
 
-    with ScriptedS3(server.url, server.access_key, server.secret_key) as s3:
+    with ScriptedS3(lambda: of_stack(stack.layout)) as s3:
         s3.script(Rule(Answer(503, "SlowDown"), operation="UploadPart", part=3, times=2))
 
-Clients use ``s3.url``. It passes on the Host they signed, so their signatures stay valid. The
-first rule that fits a request and is not used up spoils it.
+Clients use ``s3.url``; a stack does, with ``TENANTRY_S3_ENDPOINT`` in its options. The server is
+looked for at each request, so the proxy may be there first. It passes on the Host that clients
+signed, so their signatures stay valid. The first rule that fits a request and is not used up
+spoils it.
 """
 
 import asyncio
 import contextlib
+import json
 import socket
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Self
@@ -20,6 +23,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import boto3
 from botocore.config import Config
+
+from deploy.local import object_store
+from deploy.local.layout import Layout
 
 _PIECE = 64 * 1024
 _NO_LINGER = struct.pack("ii", 1, 0)
@@ -156,13 +162,27 @@ class Rule:
         return True
 
 
+@dataclass(frozen=True)
+class Server:
+    """The real server, and a key pair to take objects away from it."""
+
+    url: str
+    access_key: str
+    secret_key: str
+
+
+def of_stack(layout: Layout) -> Server:
+    """The S3 server of a stack, once its supervisor has chosen the ports."""
+    port = json.loads(layout.ports.read_text())[object_store.NAME]
+    keys = object_store.make_credentials(layout)
+    return Server(f"http://127.0.0.1:{port}", keys["access_key"], keys["secret_key"])
+
+
 @dataclass
 class ScriptedS3:
     """The proxy; it runs in a thread of its own while the block lasts."""
 
-    upstream: str
-    access_key: str
-    secret_key: str
+    server: Callable[[], Server]
     port: int = 0
     seen: list[tuple[str, Fault | None]] = field(default_factory=list)
     _rules: list[Rule] = field(default_factory=list)
@@ -196,7 +216,7 @@ class ScriptedS3:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-s3")
         self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
+        self._listener = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -214,7 +234,7 @@ class ScriptedS3:
         return server
 
     async def _close(self) -> None:
-        self._server.close()
+        self._listener.close()
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
@@ -265,7 +285,7 @@ class ScriptedS3:
             await _discard(reader, request.length)
             _reset(writer)
             return False
-        parts = urlsplit(self.upstream)
+        parts = urlsplit(self.server().url)
         answer, sending = await asyncio.open_connection(parts.hostname, parts.port)
         try:
             return await self._passed_on(
@@ -302,12 +322,13 @@ class ScriptedS3:
         return await _relay(request, fault, await _head(ends.answer), ends)
 
     def _lose(self, request: Request, leaving: bytes | None) -> None:
+        server = self.server()
         client: Any = boto3.client(
             "s3",
-            endpoint_url=self.upstream,
+            endpoint_url=server.url,
             region_name="us-east-1",
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
+            aws_access_key_id=server.access_key,
+            aws_secret_access_key=server.secret_key,
             config=Config(s3={"addressing_style": "path"}),
         )
         if leaving is None:

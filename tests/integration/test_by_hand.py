@@ -18,6 +18,7 @@ from tests.integration.tenant_server.postgres_fixture import ADMIN, TenantServer
 from tests.integration.test_restores import write
 
 RESTORED = "restored"
+PASSWORD = "by-hand"
 
 
 def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,8 +64,8 @@ def restore(server: TenantServer, archive: Path) -> None:
         env={
             "PGHOST": "127.0.0.1",
             "PGPORT": str(server.port),
-            "PGUSER": ADMIN,
-            "PGPASSWORD": server.password.reveal(),
+            "PGUSER": RESTORED,
+            "PGPASSWORD": PASSWORD,
         },
     )
 
@@ -87,30 +88,33 @@ async def test_a_drill_is_repeated_by_hand(
     assert archive.stat().st_mode & 0o077 == 0
     with running_server(18) as server:
         admin = await server.admin()
-        await admin.execute(f"CREATE DATABASE {RESTORED}")
+        await admin.execute(f"CREATE ROLE {RESTORED} LOGIN PASSWORD '{PASSWORD}'")
+        await admin.execute(f"CREATE DATABASE {RESTORED} OWNER {RESTORED}")
         await admin.close()
         restore(server, archive)
         facts = compare(empty_machine, server, backup)
         assert facts["content"] == drill["content_hash"]
         assert facts["rows"] == drill["rows"]
         await spoil(server)
-        where = ["--host=127.0.0.1", f"--port={server.port}", f"--user={ADMIN}", "--tls=disable"]
-        ended = run(
-            empty_machine | {"TENANTRY_SERVER_PASSWORD": server.password.reveal()},
-            *("admin", "stored", "compare", backup, f"--database={RESTORED}", *where),
-        )
+        ended = run(*comparison(empty_machine, server, backup))
         assert ended.returncode == 1
-        assert 'table "public"."city"' in ended.stdout or "public.city" in ended.stdout
+        assert "public.city" in ended.stdout
 
 
 def compare(environment: dict[str, str], server: TenantServer, backup: str) -> dict[str, Any]:
-    said = done(
-        environment | {"TENANTRY_SERVER_PASSWORD": server.password.reveal()},
-        *("admin", "stored", "compare", backup, f"--database={RESTORED}", "--json"),
-        *("--host=127.0.0.1", f"--port={server.port}", f"--user={ADMIN}", "--tls=disable"),
-    )
-    found: dict[str, Any] = json.loads(said)
+    found: dict[str, Any] = json.loads(done(*comparison(environment, server, backup), "--json"))
     return found
+
+
+def comparison(
+    environment: dict[str, str], server: TenantServer, backup: str
+) -> tuple[dict[str, str], *tuple[str, ...]]:
+    """Environment and arguments of the command that compares."""
+    return (
+        environment | {"TENANTRY_SERVER_PASSWORD": PASSWORD},
+        *("admin", "stored", "compare", backup, "--host=127.0.0.1", f"--port={server.port}"),
+        *(f"--user={RESTORED}", f"--database={RESTORED}", "--tls=disable"),
+    )
 
 
 async def spoil(server: TenantServer) -> None:

@@ -152,6 +152,38 @@ async def test_an_archived_tenant_comes_back_on_a_newer_server_with_the_same_dsn
     assert not await catalog.fetchval(pinned, backup["id"])
 
 
+async def test_a_damaged_archive_is_told_and_another_backup_takes_its_place(
+    driver: Driver, catalog: Any
+) -> None:
+    slug, dsn = await new_clinic(driver, "damaged")
+    here = f"/v1/tenants/{slug}"
+    other, _ = await new_clinic(driver, "other")
+    for name in (slug, other):
+        await driver.finish(await driver.call("POST", f"/v1/tenants/{name}/backups"))
+    earlier, foreign = [
+        (await driver.call("GET", f"/v1/tenants/{name}/backups"))["items"][0]["id"]
+        for name in (slug, other)
+    ]
+    await write(dsn, "York")
+    await driver.finish(await archive(driver, slug))
+    await catalog.execute(
+        """UPDATE backups SET state = 'corrupt', problem = 'a bit fell over'
+           WHERE id = (SELECT archive_backup_id FROM tenants WHERE slug = $1)""",
+        slug,
+    )
+    await driver.settle()
+    (finding,) = await driver.findings()
+    assert (finding["code"], finding["subject"]) == ("I-5", slug)
+
+    assert await refused(driver, "DELETE", f"{here}/archives") == (409, "wrong_state")
+    wrong = {"params": {"backup_id": foreign}}
+    assert await refused(driver, "DELETE", f"{here}/archives", **wrong) == (422, "invalid")
+    right = {"params": {"backup_id": earlier}}
+    await driver.finish(await driver.call("DELETE", f"{here}/archives", **right))
+    assert await cities(dsn) == {"Leeds"}
+    assert (await driver.dsn(slug))["dsn"] == dsn
+
+
 async def test_an_archive_that_fails_lets_the_tenant_in_again(driver: Driver) -> None:
     """A hold that comes meanwhile is found before anything is gone."""
     slug, dsn = await new_clinic(driver, "held")

@@ -23,11 +23,13 @@ import pytest
 
 from control_plane.config import REPOSITORY
 from deploy.local import leftovers, lock
+from deploy.local.layout import Layout
 from deploy.local.options import StackOptions
 from deploy.local.ports import LOOPBACK
 from deploy.local.problem import StackError
 from deploy.local.stack import Stack
 from tests.conftest import FAST_POSTGRES, Cli
+from tests.fakes.scripted_s3 import LoseObject, Rule, ScriptedS3, of_stack
 
 SERVERS = {"catalog", "pg-a", "pg-b", "redis", "object-store"}
 
@@ -153,19 +155,23 @@ def test_a_server_that_cannot_start_stops_the_rest_and_says_why(servers: Stack) 
     servers.stop()
 
 
-def test_a_store_that_cannot_keep_backups_stops_the_rest_and_says_why(home: Path) -> None:
-    options = StackOptions(
-        home=home,
-        attached=True,
-        demo=False,
-        postgres_settings=dict(FAST_POSTGRES),
-        environment={"TENANTRY_BACKUP_STORE": "s3://never-made/x"},
-    )
-    stack = Stack(options)
-    try:
-        with pytest.raises(StackError, match=r"object store failed: .*NoSuchBucket"):
+def test_a_store_that_lies_stops_the_rest_and_says_why(home: Path) -> None:
+    with ScriptedS3(lambda: of_stack(Layout(home))) as proxy:
+        proxy.script(Rule(LoseObject(leaving=bytes(100_000)), operation="PutObject"))
+        stack = Stack(
+            StackOptions(
+                home=home,
+                attached=True,
+                demo=False,
+                postgres_settings=dict(FAST_POSTGRES),
+                environment={"TENANTRY_S3_ENDPOINT": proxy.url},
+            )
+        )
+        with pytest.raises(StackError, match="object store failed: the store lies"):
             stack.start()
-    finally:
+        assert leftovers.find(home) == []
+        stack.start()
+        assert proxy.count("PutObject") == 3
         stack.stop()
 
 

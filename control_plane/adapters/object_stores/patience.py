@@ -17,7 +17,7 @@ class Patience(msgspec.Struct, frozen=True):
     """How long to pause before each further attempt; none begins after ``seconds``."""
 
     pauses: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 4.0)
-    seconds: float = 60.0
+    seconds: float = 100.0
 
     def persist(self, call: Callable[[], T], stop: threading.Event | None = None) -> T:
         """What ``call`` returns, once it does; ``stop`` ends a pause and what would follow it.

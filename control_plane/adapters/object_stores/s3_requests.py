@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from control_plane.adapters.object_stores.s3_errors import translated
 from control_plane.adapters.object_stores.s3_transfer import Body
 from control_plane.adapters.object_stores.store import StoredObject
 from control_plane.config import Secret
-from control_plane.domain.errors import ObjectMissing, StoreUnavailable
+from control_plane.domain.errors import ObjectMissing, StoreUnavailable, TenantryError
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
 _CONNECT_SECONDS = 10
-_ANSWER_SECONDS = 60
 _CONNECTIONS = 32
 
 Pieces = Sequence[bytes | bytearray | memoryview]
@@ -42,6 +42,7 @@ class S3Place(msgspec.Struct, frozen=True):
     region: str
     access_key: str | None = None
     secret_key: Secret | None = None
+    answer_seconds: float = 45.0
 
     @property
     def amazon(self) -> bool:
@@ -114,7 +115,8 @@ class S3Requests:
         if found is None:
             raise StoreUnavailable(f"{key} was written to {self.url}, and is not there")
         if found.size != size:
-            self.delete([key])
+            with suppress(TenantryError):
+                self.delete([key])
             raise StoreUnavailable(
                 f"{key} was written to {self.url} with {size} bytes, and has {found.size} there"
             )
@@ -204,7 +206,7 @@ def _connect(place: S3Place) -> "S3Client":
     config = Config(
         signature_version="s3v4",
         connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_ANSWER_SECONDS,
+        read_timeout=place.answer_seconds,
         tcp_keepalive=True,
         max_pool_connections=_CONNECTIONS,
         # Trying again is ours alone: botocore's attempts would multiply with ours, and its calls

@@ -20,7 +20,7 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture
 def proxy(s3_server: S3Server) -> Iterator[ScriptedS3]:
     """A proxy that spoils nothing until it is told to."""
-    with ScriptedS3(s3_server.url, s3_server.access_key, s3_server.secret_key) as running:
+    with ScriptedS3(lambda: s3_server) as running:
         yield running
 
 

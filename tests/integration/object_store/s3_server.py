@@ -20,6 +20,7 @@ from deploy.local import object_store
 from deploy.local.binaries import rclone
 from deploy.local.layout import Layout
 from deploy.local.ports import choose_ports
+from tests.fakes.scripted_s3 import Server
 
 _START_SECONDS = 30.0
 AnyStore = S3Store | FileStore
@@ -28,27 +29,21 @@ HASTY = Patience(pauses=(0.01,) * 5)
 
 
 @dataclass(frozen=True)
-class S3Server:
-    """A running server. Its bucket is ``objects``, a directory on this machine."""
+class S3Server(Server):
+    """A running server of the local stack's kind."""
 
-    url: str
-    access_key: str
-    secret_key: str
-    objects: Path
-
-    def store(self, prefix: str, endpoint: str | None = None) -> S3Store:
+    def store(self, prefix: str, endpoint: str | None = None, **changes: float) -> S3Store:
         """The store under a prefix, asked through ``endpoint`` if that is not the server."""
-        return S3Store(
-            S3Place(
-                bucket=object_store.BUCKET,
-                prefix=prefix,
-                endpoint=endpoint or self.url,
-                region="us-east-1",
-                access_key=self.access_key,
-                secret_key=Secret(self.secret_key),
-            ),
-            HASTY,
+        place = S3Place(
+            bucket=object_store.BUCKET,
+            prefix=prefix,
+            endpoint=endpoint or self.url,
+            region="us-east-1",
+            access_key=self.access_key,
+            secret_key=Secret(self.secret_key),
+            **changes,
         )
+        return S3Store(place, HASTY)
 
 
 @contextmanager
@@ -71,8 +66,7 @@ def running_s3() -> Iterator[S3Server]:
                 url = f"http://127.0.0.1:{port}"
                 _wait_until_it_answers(process, url, layout.home / "log")
                 keys = object_store.make_credentials(layout)
-                bucket = layout.objects / object_store.BUCKET
-                yield S3Server(url, keys["access_key"], keys["secret_key"], bucket)
+                yield S3Server(url, keys["access_key"], keys["secret_key"])
             finally:
                 process.terminate()
 

@@ -118,7 +118,7 @@ def test_a_bucket_that_is_not_there_is_named(s3_server: S3Server, prefix: str) -
 
 
 def test_no_server_is_no_answer(s3_server: S3Server, prefix: str) -> None:
-    with ScriptedS3(s3_server.url, s3_server.access_key, s3_server.secret_key) as gone:
+    with ScriptedS3(lambda: s3_server) as gone:
         store = s3_server.store(prefix, gone.url)
     with pytest.raises(StoreUnavailable, match="Could not connect"):
         store.put("object", b"x")

@@ -37,10 +37,10 @@ SEALED = b"age-encryption.org/v1 and so on"
         ("archive acme --dry-run", "POST", f"{HERE}/archives", {"dry_run": "true"}),
         ("unarchive acme", "DELETE", f"{HERE}/archives", {}),
         (
-            "unarchive acme --server pg-b --region eu",
+            "unarchive acme --server pg-b --region eu --from bk_1",
             "DELETE",
             f"{HERE}/archives",
-            {"server": "pg-b", "region": "eu"},
+            {"server": "pg-b", "region": "eu", "backup_id": "bk_1"},
         ),
         ("delete acme --confirm acme", "DELETE", HERE, {"confirm": "acme"}),
         ("delete acme --dry-run", "DELETE", HERE, {"confirm": "acme", "dry_run": "true"}),
