@@ -26,6 +26,7 @@ def every_error() -> list[type[TenantryError]]:
 EXPECTED = {
     "CatalogUnavailable": 503,
     "Conflict": 409,
+    "LegalHold": 409,
     "Denied": 403,
     "IdempotencyMismatch": 422,
     "Invalid": 422,
