@@ -32,6 +32,7 @@ from control_plane.domain.errors import ServerUnsuitable
 from control_plane.domain.names import RoleSet
 
 _PIPE_BYTES = 1024 * 1024
+_SHOWN_OBSTACLES = 20
 _TOLD_BYTES = 16 * 1024 * 1024
 _ARGUMENTS = (f"--dbname={pg_programs.CONNECTION}", "--exit-on-error", "--no-tablespaces")
 # A table of a terabyte is not looked at for hours: samples have a fixed size.
@@ -92,7 +93,11 @@ async def load_archive(job: LoadJob, told: Told) -> list[str]:
     contents, taken = await asyncio.to_thread(read_contents, archive)
     roles = RoleSet(job.manifest.roles_key)
     if obstacles := restore_preflight.archive_obstacles(contents, roles):
-        raise ServerUnsuitable("the backup cannot be restored: " + "; ".join(obstacles))
+        shown = "; ".join(obstacles[:_SHOWN_OBSTACLES])
+        more = f" and {len(obstacles) - _SHOWN_OBSTACLES} more" * (
+            len(obstacles) > _SHOWN_OBSTACLES
+        )
+        raise ServerUnsuitable(f"the backup cannot be restored: {shown}{more}")
     async with _as_loader(job) as connection:
         plan = await _begin(connection, contents, roles)
     with pg_programs.libpq(job.address, job.database, job.session_name) as session:

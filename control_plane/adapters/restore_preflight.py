@@ -49,7 +49,8 @@ _BEYOND_TENANTS = frozenset(
         "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE", "TRANSFORM",
     }
 )  # fmt: skip
-_LANGUAGE = re.compile(r"^    (?:TRANSFORM .*)?LANGUAGE (\S+)", re.MULTILINE)
+# As pg_dump writes it, before the body of the function.
+_LANGUAGE = re.compile(r'^    LANGUAGE "?(\w+)', re.MULTILINE)
 _UNTRUSTED = frozenset({"c", "internal", "plperlu", "plpython3u", "pltclu"})
 
 
