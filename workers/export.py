@@ -19,7 +19,7 @@ from control_plane.domain.tenants import Tenant
 from control_plane.services.backups import require_store
 from control_plane.services.signing import signer
 from workers.engine.step import Done, Outcome, StepContext, Verb
-from workers.steps.telling import megabytes, telling
+from workers.steps.telling import size_words, telling
 
 _MAJOR = 10_000
 
@@ -44,7 +44,7 @@ async def upload_bundle(ctx: StepContext) -> Outcome:
         await exports.record_upload(
             db, export.id, Uploaded(key, made.stored_bytes, made.sha256, made.tables, made.rows)
         )
-    return Done(f"{made.rows} rows of {made.tables} tables, {megabytes(made.stored_bytes)}")
+    return Done(f"{made.rows} rows of {made.tables} tables, {size_words(made.stored_bytes)}")
 
 
 async def verify_bundle(ctx: StepContext) -> Outcome:
@@ -54,7 +54,7 @@ async def verify_bundle(ctx: StepContext) -> Outcome:
         raise ObjectMissing("nothing was uploaded; export again")
     sent = Bundled(export.stored_bytes, export.sha256, export.tables or 0, export.rows or 0)
     await asyncio.to_thread(export_bundle.require_stored, store, export.object_key, sent)
-    return Done(f"{megabytes(export.stored_bytes)} read back")
+    return Done(f"{size_words(export.stored_bytes)} read back")
 
 
 async def record_export(ctx: StepContext) -> Outcome:

@@ -10,7 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import cache
@@ -212,6 +212,7 @@ class Running:
             DumpFailed: anything else; the message carries its last words.
         """
         code = await self._process.wait()
+        _kill_group(self._process)
         words = await self._words
         if code:
             raise _failure(self._program.name, code, words)
@@ -232,23 +233,26 @@ async def running(
     It dies with this process. ``stdin`` and ``stdout`` are descriptors, ``files`` those of its
     arguments. ``arguments`` hold nothing that a tenant named.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(*_bound_to_us(), str(program), *arguments),
-        stdin=stdin,
-        stdout=stdout,
-        stderr=PIPE,
-        env=session.environment,
-        pass_fds=(*session.files, *files),
-        # With the processes it starts itself it is one group, which is killed as one.
-        start_new_session=True,
-    )
-    words = asyncio.create_task(_listen(process))
+    # Not asyncio's: wait() would wait for the pipe too, which the program's own processes hold.
+    ends = os.pipe()
+    words = asyncio.create_task(_listen(ends[0]))
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(*_bound_to_us(), str(program), *arguments),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=ends[1],
+            env=session.environment,
+            pass_fds=(*session.files, *files),
+            # With the processes it starts itself it is one group, which is killed as one.
+            start_new_session=True,
+        )
+    finally:
+        os.close(ends[1])
     try:
         yield Running(program, process, words)
     finally:
-        if process.returncode != 0:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        _kill_group(process)
         await process.wait()
         await words
 
@@ -274,13 +278,26 @@ def _failure(program: str, code: int, stderr: str) -> TenantryError:
     return kind(f"{program} ended with exit code {code} and said nothing")
 
 
-async def _listen(process: Process) -> str:
+def _kill_group(process: Process) -> None:
+    """Kill the program unless it has ended well, and the processes that it has started."""
+    if process.returncode != 0:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _listen(reading: int) -> str:
     """The end of what a program writes to stderr, read all along so that it never waits for us."""
     kept = bytearray()
-    if process.stderr is not None:
-        while piece := await process.stderr.read(_KEPT_BYTES):
+    stream = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reading, "rb", buffering=0)
+    )
+    try:
+        while piece := await stream.read(_KEPT_BYTES):
             kept += piece
             del kept[:-_KEPT_BYTES]
+    finally:
+        transport.close()
     return kept.decode(errors="replace")
 
 

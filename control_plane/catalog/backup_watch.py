@@ -157,7 +157,8 @@ _DRILLS_DUE = (
            AND (v.id IS NULL OR v.reachable)
            AND coalesce(
                    proven.finished_at
-                   + make_interval(secs => $4 * 86400 * coalesce(s.drill_days, p.drill_days)),
+                   + make_interval(secs => $4::float8 * 86400
+                                           * coalesce(s.drill_days, p.drill_days)),
                    (SELECT min(b.finished_at) FROM backups b WHERE b.tenant_id = t.id
                     AND b.state IN ('complete', 'corrupt', 'pruned')) + $5::interval) < $1
            AND NOT EXISTS (SELECT FROM operations o WHERE o.tenant_id = t.id

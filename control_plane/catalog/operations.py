@@ -8,7 +8,7 @@ import msgspec
 from control_plane.catalog import moves
 from control_plane.catalog.pool import Connection, Record
 from control_plane.domain.errors import Conflict, NotFound, OperationInProgress, WrongState
-from control_plane.domain.names import show
+from control_plane.domain.names import parse, show
 from control_plane.domain.operations import Operation, Step
 from control_plane.domain.plans import Plan
 
@@ -271,6 +271,7 @@ async def request_retry(db: Connection, operation: Operation, plan: Plan) -> Ope
                 operation.id,
             )
             await _refuse_outlived(db, operation)
+            await _refuse_given_up(db, operation)
     except Exception as error:
         if getattr(error, "sqlstate", None) != "23505":
             raise
@@ -315,3 +316,15 @@ async def _refuse_outlived(db: Connection, operation: Operation) -> None:
             f"{later['kind']} {show('op', later['id'])} came after this {operation.kind}; "
             "begin a new one instead of going on with it"
         )
+
+
+async def _refuse_given_up(db: Connection, operation: Operation) -> None:
+    """A restore that failed has given its scratch database up; what had replaced one goes on."""
+    key = parse("db", str(operation.input.get("scratch")))
+    if key is None:
+        return
+    purpose = await db.fetchval("SELECT purpose FROM databases WHERE id = $1", key)
+    made = any(step.name == "create_scratch" and step.state == "done" for step in operation.steps)
+    recorded = operation.kind in ("restore", "restore_beside", "unarchive")
+    if purpose == "condemned" or (purpose is None and (made or recorded)):
+        raise WrongState(f"what this {operation.kind} had restored was given up; begin a new one")

@@ -46,7 +46,7 @@ async def swap(db: Connection, live: Database, coming: Database, *, keep_days: f
     )
     await db.execute(
         """UPDATE databases SET purpose = 'previous',
-               kept_until = clock_timestamp() + make_interval(secs => $2 * 86400)
+               kept_until = clock_timestamp() + make_interval(secs => $2::float8 * 86400)
            WHERE id = $1 AND purpose = 'primary'""",
         live.id,
         keep_days,

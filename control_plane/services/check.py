@@ -102,9 +102,7 @@ async def _reset_logins(ports: Ports, database_id: UUID) -> None:
             return
         held = await databases.credentials(db, database.role_set_id)
         open_ones = (
-            tenant is not None
-            and database.purpose != "moved_from"
-            and await _is_let_in(db, tenant)
+            tenant is not None and database.purpose != "moved_from" and await _is_let_in(db, tenant)
         )
         wanted = {c.login: c.verifier for c in held.values() if open_ones and c.state != "revoked"}
         limits = (tenant.limits if tenant else TIER_LIMITS["standard"]).login

@@ -144,8 +144,9 @@ class Operator:
         return found
 
     async def last(self) -> dict[str, Any]:
-        found: dict[str, Any] = (await self._api.get("/v1/tenants/bench-move/moves")).json()
-        return found["items"][0]
+        page = (await self._api.get("/v1/tenants/bench-move/moves")).json()
+        newest: dict[str, Any] = page["items"][0]
+        return newest
 
     async def doors(self) -> list[dict[str, Any]]:
         answer = await self._api.post("/v1/tenants/bench-move/dsn", json={})

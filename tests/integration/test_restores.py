@@ -177,6 +177,8 @@ async def test_a_damaged_backup_changes_nothing_and_the_older_one_is_offered(
     assert await cities(driver, slug) == {"Leeds", "York"}
     shown = await driver.call("GET", f"/v1/backups/{newer}")
     assert shown["state"] == "corrupt"
+    refused = await driver.api.post(f"/v1/operations/{ended['id']}/retry")
+    assert refused.status_code == 409, refused.text
     await restore(driver, slug)
     assert await cities(driver, slug) == {"Leeds"}
     await driver.assert_clean()

@@ -24,7 +24,7 @@ from control_plane.services.tenant_keys import TenantKeyMaterial
 from workers.engine.step import Done, Outcome, StepContext
 from workers.steps import manifests
 from workers.steps.manifests import Source
-from workers.steps.telling import megabytes, telling
+from workers.steps.telling import size_words, telling
 
 _MAJOR = 10_000
 
@@ -50,7 +50,7 @@ async def upload_dump(ctx: StepContext) -> Outcome:
         await asyncio.to_thread(manifests.clear, store, backup)
         manifest = await _upload(ctx, store, backup)
     return Done(
-        f"{megabytes(manifest.plain_bytes)} as {megabytes(manifest.stored_bytes)}, "
+        f"{size_words(manifest.plain_bytes)} as {size_words(manifest.stored_bytes)}, "
         f"{manifest.content.rows} rows of {len(manifest.content.tables)} tables"
     )
 
@@ -61,7 +61,7 @@ async def verify_object(ctx: StepContext) -> Outcome:
     manifest = await manifests.require_draft(ctx, store, backup)
     key = await tenant_keys.key_version(ctx.ports, backup.tenant_id, manifest.key_version)
     await asyncio.to_thread(backup_object.check_stored, store, manifest, key)
-    return Done(f"{megabytes(manifest.stored_bytes)} read back")
+    return Done(f"{size_words(manifest.stored_bytes)} read back")
 
 
 async def write_manifest(ctx: StepContext) -> Outcome:

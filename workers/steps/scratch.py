@@ -27,7 +27,7 @@ from control_plane.services.backups import require_store
 from workers.engine.step import Done, Outcome, Skip, StepContext
 from workers.steps import manifests, restorable
 from workers.steps.restorable import Opened, Restorable
-from workers.steps.telling import Tell, megabytes, telling
+from workers.steps.telling import Tell, size_words, telling
 
 _MAJOR = 10_000
 _JOBS = 2
@@ -55,7 +55,7 @@ async def fetch_object(ctx: StepContext) -> Outcome:
     await asyncio.to_thread(restorable.sweep_spool, ctx, await restorable.live_operations(ctx))
     async with telling(ctx) as tell:
         await _fetch(ctx, what, tell)
-    return Done(megabytes(what.manifest.stored_bytes))
+    return Done(size_words(what.manifest.stored_bytes))
 
 
 async def create_scratch(ctx: StepContext) -> Outcome:
@@ -79,7 +79,7 @@ async def load_dump(ctx: StepContext) -> Outcome:
     await scratch_database.dismiss_loader(
         inside, what.scratch.name, what.loader, what.roles, privileges
     )
-    return Done(megabytes(what.manifest.plain_bytes))
+    return Done(size_words(what.manifest.plain_bytes))
 
 
 async def compare_content(ctx: StepContext) -> Outcome:
@@ -152,7 +152,7 @@ async def _fetch(ctx: StepContext, what: Opened, tell: Tell) -> None:
             what.manifest,
             what.key,
             restorable.spool_file(ctx),
-            lambda size: tell(f"{megabytes(size)} of {megabytes(total)} fetched"),
+            lambda size: tell(f"{size_words(size)} of {size_words(total)} fetched"),
             stop,
         )
 

@@ -42,6 +42,9 @@ async def _write(ctx: StepContext, news: list[str]) -> None:
                     await ctx.tell(written)
 
 
-def megabytes(size: float) -> str:
+def size_words(size: float) -> str:
     """A number of bytes for people."""
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"  # noqa: PLR2004 - units
+    for unit, bytes_in_it in (("GB", 1e9), ("MB", 1e6)):
+        if size >= bytes_in_it:
+            return f"{size / bytes_in_it:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"

@@ -36,6 +36,7 @@ WITH RECURSIVE base AS (
                     WHEN b.base = 'real'::regtype THEN format('float4send(t.%I)', a.attname)
                     WHEN b.base = 'float8'::regtype THEN format('float8send(t.%I)', a.attname)
                     WHEN b.base = 'numeric'::regtype THEN format('numeric_send(t.%I)', a.attname)
+                    WHEN b.base = 'bpchar'::regtype THEN format('bpcharsend(t.%I)', a.attname)
                     WHEN b.base = 'interval'::regtype THEN format('interval_send(t.%I)', a.attname)
                     WHEN b.base = 'money'::regtype THEN format('cash_send(t.%I)', a.attname)
                     ELSE format('(CASE num_nulls(t.%1$I) WHEN 0 THEN concat(t.%1$I) END) COLLATE "C"',

@@ -54,6 +54,17 @@ async def as_owner(clinic: Clinic) -> AsyncIterator[Connection]:
         yield inside
 
 
+@asynccontextmanager
+async def undone(connection: Connection) -> AsyncIterator[None]:
+    """A transaction of which nothing stays."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
 def halfway(action: Callable[[], Coroutine[Any, Any, object]]) -> Callable[[DumpProgress], None]:
     """For ``told``: once, when the archive has begun to come, run ``action`` and wait for it.
 

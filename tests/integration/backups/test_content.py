@@ -9,7 +9,7 @@ from control_plane.adapters.object_stores.files import FileStore
 from control_plane.adapters.postgres_server import Connection
 from control_plane.adapters.sql_text import load
 from control_plane.domain.errors import UnexpectedDatabaseError
-from tests.integration.backups.dumping import as_owner, content_of, dumped
+from tests.integration.backups.dumping import as_owner, content_of, dumped, undone
 from tests.integration.tenant_server.clinic import Clinic, Place, provision
 
 COLUMNS = """
@@ -54,12 +54,11 @@ async def test_every_column_of_every_type_counts(clinic: Clinic) -> None:
         columns = [row[0] for row in await owner.fetch(COLUMNS)]
         assert len(columns) > 80
         for column in columns:
-            transaction = owner.transaction()
-            await transaction.start()
-            before = await digest_of(owner, "zoo.types")
-            await owner.execute(f"UPDATE zoo.types SET {column} = NULL WHERE id = 7")  # noqa: S608
-            emptied = await digest_of(owner, "zoo.types")
-            await transaction.rollback()
+            async with undone(owner):
+                before = await digest_of(owner, "zoo.types")
+                change = f"UPDATE zoo.types SET {column} = NULL WHERE id = 7"  # noqa: S608
+                await owner.execute(change)
+                emptied = await digest_of(owner, "zoo.types")
             assert before[0] == emptied[0]
             assert before[1] != emptied[1], column
 
@@ -69,19 +68,17 @@ async def test_values_that_are_equal_and_not_the_same(clinic: Clinic, type_: str
     digests = []
     async with as_owner(clinic) as owner:
         for value in TWINS[type_]:
-            transaction = owner.transaction()
-            await transaction.start()
-            await owner.execute(f"CREATE TABLE zoo.twin (value {type_})")
             text = "NULL" if value is None else f"'{value}'"
-            await owner.execute(f"INSERT INTO zoo.twin VALUES ({text})")  # noqa: S608
-            digests.append(await digest_of(owner, "zoo.twin"))
-            await transaction.rollback()
+            async with undone(owner):
+                await owner.execute(f"CREATE TABLE zoo.twin (value {type_})")
+                await owner.execute(f"INSERT INTO zoo.twin VALUES ({text})")  # noqa: S608
+                digests.append(await digest_of(owner, "zoo.twin"))
     assert digests[0] != digests[1]
 
 
 async def test_rows_that_swap_a_value_are_noticed(clinic: Clinic) -> None:
     """The sums of all columns stay the same, and 100 rows would not be noticed by chance."""
-    async with as_owner(clinic) as owner, owner.transaction():
+    async with as_owner(clinic) as owner, undone(owner):
         before = await digest_of(owner, "public.note")
         for low in range(1, 200, 2):
             await owner.execute(

@@ -7,11 +7,12 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from control_plane.adapters.backup_login import open_backup_login
 from control_plane.adapters.database_content import read_content
-from control_plane.adapters.dump import dump_to_store
+from control_plane.adapters.dump import DumpProgress, dump_to_store
 from control_plane.adapters.object_stores.files import FileStore
 from control_plane.adapters.tenant_roles import bootstrap_server
 from control_plane.domain.errors import (
@@ -39,6 +40,7 @@ from tests.integration.tenant_server.clinic import (
 )
 from tests.integration.tenant_server.postgres_fixture import running_server
 
+DROP = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
 
 
@@ -62,25 +64,42 @@ async def test_pg_dump_killed(clinic: Clinic, store: FileStore) -> None:
         assert await inside.fetchval(SESSIONS, clinic.roles.backup) == 0
 
 
-@pytest.mark.parametrize("program", ["pg_dump", "content"])
-async def test_a_connection_dropped(clinic: Clinic, store: FileStore, program: str) -> None:
-    """The one that copies, or the one that holds the snapshot and the one that reads content."""
-    copying = "starts_with(query, 'COPY')"
-    which = copying if program == "pg_dump" else f"NOT {copying}"
+async def test_the_connection_that_copies_is_dropped(clinic: Clinic, store: FileStore) -> None:
     async with clinic.inside() as inside:
 
         async def drop() -> None:
-            ended = await inside.fetch(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "  # noqa: S608 - ours
-                f"WHERE usename = $1 AND {which}",
-                clinic.roles.backup,
-            )
-            assert ended
+            assert await inside.fetch(f"{DROP} AND starts_with(query, 'COPY')", clinic.roles.backup)
 
         with pytest.raises(ServerUnavailable) as caught:
             await dumped(clinic, store, halfway(drop))
         assert caught.value.retryable
         assert await inside.fetchval(SESSIONS, clinic.roles.backup) == 0
+
+
+async def test_the_connection_that_reads_content_is_dropped(
+    clinic: Clinic, store: FileStore
+) -> None:
+    """Between two tables: nothing else happens in the loop while it is told of the first."""
+    server = clinic.place.server
+    address = server.address()
+    dropped: list[object] = []
+    with psycopg.connect(
+        host="127.0.0.1",
+        port=address.port,
+        user=address.user,
+        password=address.password.reveal(),
+        dbname=clinic.database,
+        autocommit=True,
+    ) as admin:
+
+        def told(progress: DumpProgress) -> None:
+            if progress.content and not dropped:
+                drop = DROP.replace("$1", "%s") + " AND starts_with(query, 'SELECT count(*)')"
+                dropped.extend(admin.execute(drop, [clinic.roles.backup]))
+
+        with pytest.raises(ServerUnavailable):
+            await dumped(clinic, store, told)
+    assert dropped
 
 
 async def test_a_server_that_crashes(store: FileStore) -> None:

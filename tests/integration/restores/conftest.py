@@ -8,7 +8,7 @@ import pytest
 
 from control_plane.adapters.object_stores.files import FileStore
 from control_plane.adapters.tenant_roles import bootstrap_server
-from tests.integration.restores.restoring import put_everything
+from tests.integration.restores.restoring import Backup, back_up_sizeable, put_everything
 from tests.integration.tenant_server.clinic import (
     Clinic,
     Place,
@@ -47,6 +47,15 @@ async def filled(places: dict[int, Place]) -> dict[int, Clinic]:
     for clinic in clinics.values():
         await put_everything(clinic)
     return clinics
+
+
+@pytest.fixture(scope="package")
+async def sizeable(
+    places: dict[int, Place], tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, Backup]:
+    """Backups that no restore is through with before somebody can interfere."""
+    store = FileStore(tmp_path_factory.mktemp("sizeable"))
+    return {version: await back_up_sizeable(place, store) for version, place in places.items()}
 
 
 @pytest.fixture(params=VERSIONS)

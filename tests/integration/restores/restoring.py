@@ -28,9 +28,11 @@ from control_plane.config import Secret
 from control_plane.domain.backups import Content, Manifest
 from control_plane.domain.names import RoleSet, database_name
 from tests.integration.backups.dumping import KEY, SESSION, as_backup, job_for
-from tests.integration.tenant_server.clinic import LIMITS, REVISION, Clinic, Place
+from tests.integration.tenant_server.clinic import LIMITS, REVISION, Clinic, Place, provision
 
 HERE = Path(__file__).parent
+# The advisory lock that sizeable.sql asks for.
+LOCK = 77
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,14 @@ async def back_up(clinic: Clinic, store: FileStore) -> Backup:
         **msgspec.structs.asdict(dumped),
     )
     return Backup(manifest, store)
+
+
+async def back_up_sizeable(place: Place, store: FileStore) -> Backup:
+    """Of a clinic whose archive has about 50 MB, and an index that waits for ``LOCK``."""
+    clinic = await provision(place)
+    async with clinic.inside() as inside:
+        await inside.execute((HERE / "sizeable.sql").read_text() % {"owner": clinic.roles.owner})
+    return await back_up(clinic, store)
 
 
 def nobody(_: str) -> None:

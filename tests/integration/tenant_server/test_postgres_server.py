@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import socket
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -378,3 +379,15 @@ async def test_a_changed_password_is_not_answered_with_an_old_connection(
     with pytest.raises(ServerRefused):
         async with sessions.session(key, changed, "cp:op1:2"):
             pass
+
+
+async def test_the_system_looks_after_a_server_that_says_nothing(
+    tenant_server: TenantServer,
+) -> None:
+    connection = await tenant_server.admin()
+    wire = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+    assert wire.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+    assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10
+    assert wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 3
+    await connection.close()
