@@ -32,6 +32,7 @@ _CONNECTIONS = 8
 _RATE = 560
 _ROW_BYTES = 180
 _SETTLE_SECONDS = 3.0
+_AROUND_SECONDS = 1.5
 _DUMP_JOBS = 2
 _FILL = """
 SET ROLE {owner};
@@ -251,6 +252,7 @@ async def _under_load(operator: Operator) -> None:
     process.start()
     await asyncio.sleep(_SETTLE_SECONDS)
     windows: list[tuple[float, float]] = []
+    switches: list[tuple[float, float]] = []
     waited: list[float] = []
     began_all = time.monotonic()
     for number in range(MOVES):
@@ -258,24 +260,34 @@ async def _under_load(operator: Operator) -> None:
         await operator.move(back=number % 2 == 1)
         await asyncio.sleep(_SETTLE_SECONDS)
         windows.append((began, time.monotonic()))
-        waited.append((await operator.last())["paused_ms"] / 1000)
+        last = await operator.last()
+        waited.append(last["paused_ms"] / 1000)
+        switched = _moment(last["switched_at"]) - time.time() + time.monotonic()
+        switches.append((switched - _AROUND_SECONDS, switched + _AROUND_SECONDS))
         report.line(f"move {number + 1}: {windows[-1][1] - began:.0f} s, paused {waited[-1]:.3f} s")
     seconds = time.monotonic() - began_all
     here.send("stop")
     acked: list[Acked] = await asyncio.to_thread(here.recv)
     process.join()
-    _tell(acked, windows, waited, seconds)
+    _tell(acked, (windows, switches), waited, seconds)
     lost, twice, disordered = await check(operator, acked)
     report.line(f"lost {lost}, duplicated {twice}, reordered {disordered}")
 
 
+Windows = list[tuple[float, float]]
+
+
 def _tell(
-    acked: list[Acked], windows: list[tuple[float, float]], waited: list[float], seconds: float
+    acked: list[Acked], windows: tuple[Windows, Windows], waited: list[float], seconds: float
 ) -> None:
     total = sum(len(one.rows) for one in acked)
     errors = [error for one in acked for error in one.errors]
-    gaps = [longest_gap(acked, began, ended) for began, ended in windows]
-    for name, samples in (("as the worker held them", waited), ("longest gap of a client", gaps)):
+    whole, around = ([longest_gap(acked, *window) for window in each] for each in windows)
+    for name, samples in (
+        ("as the worker held them", waited),
+        ("longest gap of a client at the switch", around),
+        ("longest gap of a client in the whole move", whole),
+    ):
         report.line(
             f"{name}: p50 {report.median(samples) * 1000:.0f} ms, "
             f"p99 {report.percentile(samples, 0.99) * 1000:.0f} ms, "
