@@ -83,7 +83,10 @@ def _is_beyond_loader(entry: Entry, known: Collection[int]) -> bool:
 
 
 def _rewritten(entry: Entry, roles: RoleSet) -> Iterator[str]:
-    tree = postgast.parse(entry.definition)
+    try:
+        tree = postgast.parse(entry.definition)
+    except postgast.PgQueryError as error:
+        raise ServerUnsuitable(f"the privileges on {entry.name} cannot be read") from error
     giver: str | None = None
     for statement in tree.stmts:
         node = postgast.unwrap_node(statement.stmt)
@@ -94,7 +97,8 @@ def _rewritten(entry: Entry, roles: RoleSet) -> Iterator[str]:
             yield f'SET ROLE "{giver}"; {text}; RESET ROLE' if giver else text
         else:
             raise ServerUnsuitable(
-                f"the {entry.words} cannot be given again: it names roles that are not the tenant's"
+                f"the privileges on {entry.name} cannot be given again: they name roles that are "
+                "not the tenant's"
             )
 
 
