@@ -13,8 +13,8 @@ ALTER TABLE cp_meta.identity OWNER TO {database_owner};
 GRANT USAGE ON SCHEMA cp_meta TO {template_owner}, {template_app}, {template_reader};
 GRANT SELECT ON cp_meta.identity TO {template_owner}, {template_app}, {template_reader};
 
--- A large object belongs to whoever made it and no default privilege reaches it: the backup role
--- could not read it, and pg_dump would give up. Bytes belong in bytea columns.
+-- A large object belongs to whoever made it, no default privilege reaches it, and logical replication
+-- does not carry it: a tenant that has one moves offline. Bytes belong in bytea columns.
 REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),
     pg_catalog.lo_from_bytea(oid, bytea), pg_catalog.lo_import(text),
     pg_catalog.lo_import(text, oid) FROM PUBLIC;
