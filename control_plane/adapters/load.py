@@ -27,6 +27,7 @@ from control_plane.adapters.postgres_server import (
     translated,
 )
 from control_plane.adapters.restore_passes import Passes
+from control_plane.adapters.scratch_database import heirs
 from control_plane.domain.backups import Manifest
 from control_plane.domain.errors import ServerUnsuitable
 from control_plane.domain.names import RoleSet
@@ -79,8 +80,8 @@ class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
 async def load_archive(job: LoadJob, told: Told) -> list[str]:
     """Load everything; ``told`` hears, from any thread, how far it is.
 
-    The database is as ``furnish_scratch`` left it; after an error it is thrown away. Returned are
-    the privileges that only an administrator can give: statements for ``dismiss_loader``.
+    The database is as ``furnish_scratch`` left it; after an error it is thrown away. Returned is
+    what only an administrator can do in it: statements for ``dismiss_loader``.
 
     Raises:
         BackupCorrupt: what is in the spool is not the archive; known perhaps only at its end.
@@ -92,7 +93,7 @@ async def load_archive(job: LoadJob, told: Told) -> list[str]:
     archive = plain(job.spool, job.manifest, job.key)
     contents, taken = await asyncio.to_thread(read_contents, archive)
     roles = RoleSet(job.manifest.roles_key)
-    if obstacles := restore_preflight.archive_obstacles(contents, roles):
+    if obstacles := restore_preflight.archive_obstacles(contents, job.manifest):
         shown = "; ".join(obstacles[:_SHOWN_OBSTACLES])
         more = f" and {len(obstacles) - _SHOWN_OBSTACLES} more" * (
             len(obstacles) > _SHOWN_OBSTACLES
@@ -109,7 +110,7 @@ async def load_archive(job: LoadJob, told: Told) -> list[str]:
     told("statistics")
     async with _as_loader(job) as connection:
         await _analyze(connection)
-    return plan.privileges
+    return plan.statements
 
 
 @asynccontextmanager
@@ -133,8 +134,7 @@ async def _begin(connection: Connection, contents: Contents, roles: RoleSet) -> 
 
 
 async def _take_back(connection: Connection, roles: RoleSet) -> None:
-    heirs = [roles.owner, roles.auditor, roles.app, *roles.logins, roles.reader]
-    for row in await connection.fetch(_TAKE_BACK, heirs):
+    for row in await connection.fetch(_TAKE_BACK, list(heirs(roles).values())):
         await connection.execute(row[0])
 
 

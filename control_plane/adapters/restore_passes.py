@@ -14,6 +14,7 @@ from postgast import pg_query_pb2 as pg
 
 from control_plane.adapters.archive_toc import Contents, Entry, Section
 from control_plane.adapters.revision_lint.syntax import Message
+from control_plane.adapters.scratch_database import heirs
 from control_plane.domain.errors import ServerUnsuitable
 from control_plane.domain.names import RoleSet
 
@@ -25,14 +26,14 @@ _PUBLIC_ACLS = frozenset({"SCHEMA public", 'SCHEMA "public"'})
 class Passes(msgspec.Struct, frozen=True):
     """The numbers of the entries of the two passes, and what is done without ``pg_restore``.
 
-    ``schemas`` exist already, and get the owners they have here. ``privileges`` are statements for
-    an administrator.
+    ``schemas`` exist already, and get the owners they have here. ``statements`` are for an
+    administrator.
     """
 
     first: list[int]
     second: list[int]
     schemas: dict[str, str]
-    privileges: list[str]
+    statements: list[str]
 
 
 def passes(contents: Contents, existing: Collection[str], roles: RoleSet) -> Passes:
@@ -41,6 +42,7 @@ def passes(contents: Contents, existing: Collection[str], roles: RoleSet) -> Pas
     Raises:
         ServerUnsuitable: privileges cannot be given again; the message says of what.
     """
+    owners = set(heirs(roles).values())
     known = {entry.number for entry in contents.entries}
     found = Passes([], [], {}, [])
     part = Section.PRE_DATA
@@ -50,14 +52,21 @@ def passes(contents: Contents, existing: Collection[str], roles: RoleSet) -> Pas
         if _is_of_extension(entry):
             continue
         if entry.kind == "SCHEMA" and entry.name in existing and entry.name != _PUBLIC:
-            found.schemas[entry.name] = entry.owner
+            if entry.owner in owners:
+                found.schemas[entry.name] = entry.owner
+            else:
+                found.statements.append(f"ALTER SCHEMA {_quoted(entry.name)} OWNER TO CURRENT_USER")
         elif entry.kind == "ACL" and _is_beyond_loader(entry, known):
-            found.privileges.extend(_rewritten(entry, roles))
+            found.statements.extend(_rewritten(entry, roles))
         elif _is_early(entry, part):
             found.first.append(entry.number)
         else:
             found.second.append(entry.number)
     return found
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _is_of_extension(entry: Entry) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from control_plane.adapters.archive_toc import Contents, Entry
 from control_plane.adapters.postgres_server import Connection, translated
+from control_plane.adapters.scratch_database import heirs
 from control_plane.domain.backups import Locale, Manifest
 from control_plane.domain.errors import UnexpectedDatabaseError
 from control_plane.domain.names import RoleSet
@@ -72,13 +73,17 @@ async def obstacles(admin: Connection, manifest: Manifest, version_num: int) -> 
     return found
 
 
-def archive_obstacles(contents: Contents, roles: RoleSet) -> list[str]:
+def archive_obstacles(contents: Contents, manifest: Manifest) -> list[str]:
     """What is in an archive and cannot be restored by a login without special rights."""
-    owners = {
-        *(roles.owner, roles.auditor, roles.app, roles.reader, *roles.logins),
-        *("pg_database_owner", ""),
-    }
-    return [words for entry in contents.entries for words in _entry_obstacles(entry, owners)]
+    owners = {*heirs(RoleSet(manifest.roles_key)).values(), "pg_database_owner", ""}
+    # Those of extensions are made before, whosever they are.
+    made = {extension.schema for extension in manifest.extensions}
+    return [
+        words
+        for entry in contents.entries
+        if not (entry.kind == "SCHEMA" and entry.name in made)
+        for words in _entry_obstacles(entry, owners)
+    ]
 
 
 async def _locale_obstacles(admin: Connection, locale: Locale) -> list[str]:

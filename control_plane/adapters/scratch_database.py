@@ -72,6 +72,18 @@ def _database_of(loader: str) -> str:
     return loader.removesuffix(_LOADS)
 
 
+def heirs(roles: names.RoleSet) -> dict[str, str]:
+    """Who may own something in a tenant's database; logins only large objects."""
+    return {
+        "owner": roles.owner,
+        "auditor": roles.auditor,
+        "app": roles.app,
+        "login_a": roles.login_a,
+        "login_b": roles.login_b,
+        "reader": roles.reader,
+    }
+
+
 async def create_scratch(
     admin: Connection,
     name: str,
@@ -104,7 +116,7 @@ async def create_scratch(
             locale.provider,
             locale.icu_locale,
         )
-        await admin.execute(fill(load("make_loader"), loader=loader, **_heirs(roles)))
+        await admin.execute(fill(load("make_loader"), loader=loader, **heirs(roles)))
         await admin.execute(str(statement))
         await admin.execute(fill(_OPEN_DATABASE, name=name, owner=roles.owner))
 
@@ -117,10 +129,10 @@ async def furnish_scratch(
     ``inside`` is an administrator in the database as ``create_scratch`` left it.
     """
     extensions = manifest.extensions
-    heirs = list(_heirs(roles).values())
+    lent_to = list(heirs(roles).values())
     with translated():
         async with inside.transaction():
-            await inside.execute(fill(_LEND, loader=loader, **_heirs(roles)))
+            await inside.execute(fill(_LEND, loader=loader, **heirs(roles)))
             await _execute_listed(
                 inside,
                 load("furnish_scratch"),
@@ -130,7 +142,7 @@ async def furnish_scratch(
                 [extension.version for extension in extensions],
                 [extension.schema for extension in extensions],
             )
-            await _execute_listed(inside, load("lend_extensions"), loader, heirs)
+            await _execute_listed(inside, load("lend_extensions"), loader, lent_to)
 
 
 async def open_loader(admin: Connection, loader: str) -> Secret:
@@ -156,13 +168,13 @@ async def close_loader(admin: Connection, loader: str) -> None:
 
 
 async def dismiss_loader(
-    inside: Connection, name: str, loader: str, roles: names.RoleSet, privileges: Sequence[str]
+    inside: Connection, name: str, loader: str, roles: names.RoleSet, statements: Sequence[str]
 ) -> None:
     """Make the database that was loaded ours, and drop its loader.
 
     ``inside`` is an administrator in it. Nobody may connect to it any more; what the loader still
     owned becomes the owner's, where comparisons will find it; ``cp_meta`` is as in every tenant's
-    database, without an identity. ``privileges`` are what ``load_archive`` left to be given.
+    database, without an identity. ``statements`` are those that ``load_archive`` returned.
 
     Raises:
         ObjectInUse: a session of the loader does not end.
@@ -182,7 +194,7 @@ async def dismiss_loader(
                     owner=roles.owner,
                 )
             )
-            await _execute_listed(inside, load("dismiss_loader"), list(_heirs(roles).values()))
+            await _execute_listed(inside, load("dismiss_loader"), list(heirs(roles).values()))
             await inside.execute(
                 fill(
                     load("template_metadata"),
@@ -193,7 +205,7 @@ async def dismiss_loader(
                 )
             )
             await inside.execute(fill(_LET_BACKUP_READ, backup=roles.backup))
-            for statement in privileges:
+            for statement in statements:
                 await inside.execute(statement)
             await inside.execute(fill(_DROP, loader=loader))
 
@@ -222,18 +234,6 @@ async def drop_scratch(admin: Connection, name: str, loader: str, system_identif
     with translated():
         await admin.execute(fill(_DROP, loader=loader))
     return dropped
-
-
-def _heirs(roles: names.RoleSet) -> dict[str, str]:
-    """Who may own something in a tenant's database; logins only large objects."""
-    return {
-        "owner": roles.owner,
-        "auditor": roles.auditor,
-        "app": roles.app,
-        "login_a": roles.login_a,
-        "login_b": roles.login_b,
-        "reader": roles.reader,
-    }
 
 
 async def _execute_listed(inside: Connection, query: str, *values: object) -> None:

@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from control_plane.adapters.archive_toc import Contents, Entry, Section
@@ -30,7 +31,7 @@ def planned(*entries: Entry, existing: tuple[str, ...] = ()) -> Passes:
 
 
 def privileges(definition: str, needs: int = ABSENT) -> list[str]:
-    return planned(entry(1, "ACL", "FUNCTION f()", needs=needs, definition=definition)).privileges
+    return planned(entry(1, "ACL", "FUNCTION f()", needs=needs, definition=definition)).statements
 
 
 def test_privileges_come_after_indexes_and_comments_with_what_they_are_about() -> None:
@@ -64,6 +65,14 @@ def test_a_schema_that_is_there_changes_its_owner_only() -> None:
         existing=("extensions", "public"),
     )
     assert plan == Passes([2], [], {"extensions": OWNER}, [])
+
+
+def test_the_schema_of_an_extension_can_be_the_administrators() -> None:
+    theirs = msgspec.structs.replace(
+        entry(1, "SCHEMA", 'an "extension"', Section.PRE_DATA), owner="tenantry_admin"
+    )
+    plan = planned(theirs, existing=('an "extension"',))
+    assert plan == Passes([], [], {}, ['ALTER SCHEMA "an ""extension""" OWNER TO CURRENT_USER'])
 
 
 @pytest.mark.parametrize("name", ["SCHEMA public", 'SCHEMA "public"'])
@@ -106,7 +115,7 @@ def test_what_somebody_else_gave_is_given_by_him() -> None:
     plan = planned(table, acl)
     assert plan.first == [1]
     assert plan.second == []
-    assert plan.privileges == [
+    assert plan.statements == [
         f"GRANT select ON s.x TO {APP} WITH GRANT OPTION",
         f'SET ROLE "{APP}"; GRANT select ON s.x TO {ROLES.reader}; RESET ROLE',
         f"GRANT select ON s.x TO {ROLES.auditor}",
