@@ -6,11 +6,8 @@ snapshot, at the same time.
 
 import asyncio
 import datetime as dt
-import fcntl
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from io import FileIO
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -27,7 +24,6 @@ from control_plane.adapters.postgres_server import Connection, ServerAddress, tr
 from control_plane.adapters.side_by_side import side_by_side
 from control_plane.domain.backups import Content, Extension, Locale
 
-_PIPE_BYTES = 1024 * 1024
 _ARGUMENTS = (
     f"--dbname={pg_programs.CONNECTION}",
     "--format=custom",
@@ -206,7 +202,7 @@ async def _dump(job: DumpJob, snapshot: str, stream: ArchiveStream) -> None:
     arguments = [*_ARGUMENTS, f"--snapshot={snapshot}"]
     with (
         pg_programs.libpq(job.address, job.database, job.session_name) as session,
-        _pipe() as (reading, writing),
+        pg_programs.pipe() as (reading, writing),
     ):
         async with _thread(lambda: stream.pump(reading), stream.stop) as pumping:
             # When the program is gone and this end is closed, what reads comes to its end.
@@ -231,13 +227,3 @@ async def _thread(
         if stop is not None:
             stop()
         await asyncio.wait({running}, timeout=_PATIENCE_SECONDS)
-
-
-@contextmanager
-def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
-    ends = os.pipe()
-    with FileIO(ends[0], "rb") as reading, FileIO(ends[1], "wb") as writing:
-        # An account may have too many large ones already.
-        with suppress(OSError):
-            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        yield reading, writing

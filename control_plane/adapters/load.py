@@ -5,11 +5,9 @@ data needs the head of the archive only, and several jobs: it is read from a fil
 """
 
 import asyncio
-import fcntl
-import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from io import FileIO
 from itertools import chain
 from pathlib import Path
@@ -32,7 +30,6 @@ from control_plane.domain.backups import Manifest
 from control_plane.domain.errors import ServerUnsuitable
 from control_plane.domain.names import RoleSet
 
-_PIPE_BYTES = 1024 * 1024
 _SHOWN_OBSTACLES = 20
 _TOLD_BYTES = 16 * 1024 * 1024
 _ARGUMENTS = (f"--dbname={pg_programs.CONNECTION}", "--exit-on-error", "--no-tablespaces")
@@ -152,7 +149,7 @@ async def _load_data(
 ) -> None:
     stop = threading.Event()
     feeding: asyncio.Task[None] | None = None
-    with memory_file(_list(numbers)) as wanted, _pipe() as (reading, writing):
+    with memory_file(_list(numbers)) as wanted, pg_programs.pipe() as (reading, writing):
         try:
             async with pg_programs.running(
                 job.program,
@@ -195,16 +192,6 @@ async def _make_indexes(
 
 def _list(numbers: Iterable[int]) -> bytes:
     return "".join(f"{number};\n" for number in numbers).encode("ascii")
-
-
-@contextmanager
-def _pipe() -> Iterator[tuple[FileIO, FileIO]]:
-    ends = os.pipe()
-    with FileIO(ends[0], "rb") as reading, FileIO(ends[1], "wb") as writing:
-        # An account may have too many large ones already.
-        with suppress(OSError):
-            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        yield reading, writing
 
 
 def _feed(writing: FileIO, pieces: Iterator[bytes], stop: threading.Event) -> None:

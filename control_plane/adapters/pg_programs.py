@@ -5,6 +5,7 @@ arguments and its environment may be read by anybody on the machine, and hold no
 """
 
 import asyncio
+import fcntl
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from functools import cache
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +49,7 @@ _AUTHORITIES = (
 # database is named in the environment.
 CONNECTION = "keepalives_idle=30 keepalives_interval=10 keepalives_count=3 tcp_user_timeout=60000"
 
+_PIPE_BYTES = 1024 * 1024
 _KEPT_BYTES = 64 * 1024
 _WORDS_LINES = 3
 _WORDS_CHARACTERS = 300
@@ -187,6 +190,17 @@ def memory_file(content: bytes) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def pipe() -> Iterator[tuple[FileIO, FileIO]]:
+    """Both ends of a pipe to or from a program, closed at the end of the block at the latest."""
+    ends = os.pipe()
+    with FileIO(ends[0], "rb") as reading, FileIO(ends[1], "wb") as writing:
+        # An account may have too many large ones already.
+        with suppress(OSError):
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        yield reading, writing
 
 
 def file_path(descriptor: int) -> str:
