@@ -109,6 +109,15 @@ async def advanced(ports: Ports, operation: Operation) -> Operation:
         return await operations.get(db, operation.id)
 
 
+async def ended(ports: Ports, operation: Operation) -> Operation:
+    """The operation after as many turns as it takes."""
+    async with asyncio.timeout(30):
+        while operation.live:
+            operation = await advanced(ports, operation)
+            await asyncio.sleep(0.05)
+    return operation
+
+
 async def found(ports: Ports) -> root_keys.Needs:
     async with ports.catalog.connection() as db:
         return await root_keys.needs(db, ports)

@@ -10,7 +10,7 @@ from pathlib import Path
 from control_plane.adapters import key_file
 from control_plane.services import tenant_keys
 from tests.integration.keys.conftest import Installation
-from tests.integration.keys.test_rekey import advanced, begun, furnish
+from tests.integration.keys.test_rekey import begun, ended, furnish
 
 
 async def admin_keys(
@@ -53,7 +53,7 @@ async def test_a_root_key_goes_when_nothing_needs_it(installation: Installation)
     assert (needed.returncode, "7 keys and secrets need epoch 1" in needed.stderr) == (1, True)
     assert sorted(key_file.read(path).keys()) == [1, 2]
 
-    assert (await advanced(ports, await begun(ports))).state == "succeeded"
+    assert (await ended(ports, await begun(ports))).state == "succeeded"
     retired = await admin_keys(installation, "retire-epoch", "1")
     assert (retired.returncode, retired.stderr) == (0, "")
     assert sorted(key_file.read(path).keys()) == [2]
