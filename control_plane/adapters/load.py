@@ -1,7 +1,7 @@
 """Loading a backup into its scratch database, by a login that may do nothing else.
 
-The archive is decrypted into the stdin of ``pg_restore`` and is on no disk. What comes after the
-data needs the head of the archive only, and several jobs: it is read from a file in memory.
+The archive is decrypted into the stdin of ``pg_restore`` and is on no disk. What comes before and
+after the data needs the head of the archive only, which is in a file in memory.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import msgspec
 from control_plane.adapters import pg_programs, restore_passes, restore_preflight
 from control_plane.adapters.archive_toc import Contents, read_contents
 from control_plane.adapters.backup_object import plain
+from control_plane.adapters.data_shares import shares
 from control_plane.adapters.pg_programs import LibpqSession, file_path, memory_file
 from control_plane.adapters.postgres_server import (
     Connection,
@@ -26,6 +27,7 @@ from control_plane.adapters.postgres_server import (
 )
 from control_plane.adapters.restore_passes import Passes
 from control_plane.adapters.scratch_database import heirs
+from control_plane.adapters.side_by_side import side_by_side
 from control_plane.domain.backups import Manifest
 from control_plane.domain.errors import ServerUnsuitable
 from control_plane.domain.names import RoleSet
@@ -61,7 +63,7 @@ class LoadJob(msgspec.Struct, frozen=True, kw_only=True):
     """One backup, proven and still encrypted in ``spool``, and the database it is loaded into.
 
     ``address`` has the login of the loader, ``program`` is the ``pg_restore`` of the server's
-    major version, ``jobs`` make indexes at once.
+    major version, ``jobs`` tables or indexes are loaded or made at a time.
     """
 
     spool: Path
@@ -98,12 +100,17 @@ async def load_archive(job: LoadJob, told: Told) -> list[str]:
         raise ServerUnsuitable(f"the backup cannot be restored: {shown}{more}")
     async with _as_loader(job) as connection:
         plan = await _begin(connection, contents, roles)
+    rows = {name: table.rows for name, table in job.manifest.content.tables.items()}
+    parts = shares(contents, plan.data, rows, job.jobs)
     with pg_programs.libpq(job.address, job.database, job.session_name) as session:
-        await _load_data(job, session, plan.first, chain(taken, archive), told)
+        await _restore_head(job, session, plan.before, contents.head)
+        await _load_data(job, session, parts, chain(taken, archive), told)
         async with _as_loader(job) as connection:
             await _take_back(connection, roles)
         told("indexes, constraints and privileges")
-        await _make_indexes(job, session, plan.second, contents.head)
+        # A materialized view over tables whose owner is bound by policies is filled as it was.
+        options = (f"--jobs={job.jobs}", "--enable-row-security")
+        await _restore_head(job, session, plan.after, contents.head, options)
     told("statistics")
     async with _as_loader(job) as connection:
         await _analyze(connection)
@@ -143,9 +150,22 @@ async def _analyze(connection: Connection) -> None:
 async def _load_data(
     job: LoadJob,
     session: LibpqSession,
-    numbers: Sequence[int],
+    parts: Sequence[Sequence[int]],
     archive: Iterator[bytes],
     told: Told,
+) -> None:
+    """Load the parts at the same time, each from the archive read once more."""
+    archives = [archive, *(plain(job.spool, job.manifest, job.key) for _ in parts[1:])]
+    progress = _Progress(job.manifest.plain_bytes, len(parts), told)
+    first, *others = (
+        _load_part(job, session, numbers, progress.counted(share, pieces))
+        for share, (numbers, pieces) in enumerate(zip(parts, archives, strict=True))
+    )
+    await side_by_side(first, *others)
+
+
+async def _load_part(
+    job: LoadJob, session: LibpqSession, numbers: Sequence[int], archive: Iterator[bytes]
 ) -> None:
     stop = threading.Event()
     feeding: asyncio.Task[None] | None = None
@@ -159,8 +179,7 @@ async def _load_data(
                 files=[wanted],
             ) as restore:
                 reading.close()
-                pieces = _counted(archive, job.manifest.plain_bytes, told)
-                feeding = asyncio.create_task(asyncio.to_thread(_feed, writing, pieces, stop))
+                feeding = asyncio.create_task(asyncio.to_thread(_feed, writing, archive, stop))
                 await asyncio.shield(feeding)
                 await restore.finished()
         finally:
@@ -172,22 +191,39 @@ async def _load_data(
     await asyncio.to_thread(_read_out, archive)
 
 
-async def _make_indexes(
-    job: LoadJob, session: LibpqSession, numbers: Sequence[int], head: bytes
+async def _restore_head(
+    job: LoadJob,
+    session: LibpqSession,
+    numbers: Sequence[int],
+    head: bytes,
+    options: Sequence[str] = (),
 ) -> None:
+    """Restore what needs none of the data."""
     with memory_file(_list(numbers)) as wanted, memory_file(head) as archive:
-        arguments = [
-            *_ARGUMENTS,
-            f"--jobs={job.jobs}",
-            # A materialized view over tables whose owner is bound by policies is filled as it was.
-            "--enable-row-security",
-            f"--use-list={file_path(wanted)}",
-            file_path(archive),
-        ]
+        arguments = [*_ARGUMENTS, *options, f"--use-list={file_path(wanted)}", file_path(archive)]
         async with pg_programs.running(
             job.program, arguments, session, files=[wanted, archive]
         ) as restore:
             await restore.finished()
+
+
+class _Progress:
+    """How far the load is: as far as the part that has come the least."""
+
+    def __init__(self, total: int, parts: int, told: Told) -> None:
+        self._total = total
+        self._sizes = [0] * parts
+        self._told = told
+        self._next = _TOLD_BYTES
+
+    def counted(self, part: int, archive: Iterator[bytes]) -> Iterator[bytes]:
+        """The same bytes, counted once they were taken."""
+        for piece in archive:
+            yield piece
+            self._sizes[part] += len(piece)
+            if (size := min(self._sizes)) >= self._next:
+                self._next = size + _TOLD_BYTES
+                self._told(f"{size / 1e6:.0f} of {self._total / 1e6:.0f} MB loaded")
 
 
 def _list(numbers: Iterable[int]) -> bytes:
@@ -203,16 +239,6 @@ def _feed(writing: FileIO, pieces: Iterator[bytes], stop: threading.Event) -> No
                 view = view[writing.write(view) :]
             if stop.is_set():
                 return
-
-
-def _counted(archive: Iterator[bytes], total: int, told: Told) -> Iterator[bytes]:
-    size, next_told = 0, _TOLD_BYTES
-    for piece in archive:
-        yield piece
-        size += len(piece)
-        if size >= next_told:
-            told(f"{size / 1e6:.0f} of {total / 1e6:.0f} MB loaded")
-            next_told = size + _TOLD_BYTES
 
 
 def _read_out(archive: Iterator[bytes]) -> None:

@@ -1,9 +1,10 @@
 """In which order the entries of an archive are restored, and by whom.
 
-First everything up to the data, then indexes, constraints and privileges. Privileges come last
-for good reason: an owner may have taken its own away. A few of them only the one who administers
-the server can give again; those are not run as they were written, but taken apart and put
-together anew, so that nothing but a GRANT or REVOKE for the tenant's own roles can come of them.
+First what holds data, then the data, then indexes, constraints and privileges. Privileges come
+last for good reason: an owner may have taken its own away. A few of them only the one who
+administers the server can give again; those are not run as they were written, but taken apart and
+put together anew, so that nothing but a GRANT or REVOKE for the tenant's own roles can come of
+them.
 """
 
 from collections.abc import Collection, Iterator
@@ -24,14 +25,15 @@ _PUBLIC_ACLS = frozenset({"SCHEMA public", 'SCHEMA "public"'})
 
 
 class Passes(msgspec.Struct, frozen=True):
-    """The numbers of the entries of the two passes, and what is done without ``pg_restore``.
+    """The numbers of the entries of the three passes, and what is done without ``pg_restore``.
 
     ``schemas`` exist already, and get the owners they have here. ``statements`` are for an
     administrator.
     """
 
-    first: list[int]
-    second: list[int]
+    before: list[int]
+    data: list[int]
+    after: list[int]
     schemas: dict[str, str]
     statements: list[str]
 
@@ -44,7 +46,7 @@ def passes(contents: Contents, existing: Collection[str], roles: RoleSet) -> Pas
     """
     owners = set(heirs(roles).values())
     known = {entry.number for entry in contents.entries}
-    found = Passes([], [], {}, [])
+    found = Passes([], [], [], {}, [])
     part = Section.PRE_DATA
     for entry in contents.entries:
         # Comments and such go with what they are about, which is before them.
@@ -58,10 +60,8 @@ def passes(contents: Contents, existing: Collection[str], roles: RoleSet) -> Pas
                 found.statements.append(f"ALTER SCHEMA {_quoted(entry.name)} OWNER TO CURRENT_USER")
         elif entry.kind == "ACL" and _is_beyond_loader(entry, known):
             found.statements.extend(_rewritten(entry, roles))
-        elif _is_early(entry, part):
-            found.first.append(entry.number)
         else:
-            found.second.append(entry.number)
+            _pass_of(entry, part, found).append(entry.number)
     return found
 
 
@@ -75,11 +75,13 @@ def _is_of_extension(entry: Entry) -> bool:
     return entry.kind == "EXTENSION" or about_one
 
 
-def _is_early(entry: Entry, part: Section) -> bool:
+def _pass_of(entry: Entry, part: Section, found: Passes) -> list[int]:
     if entry.kind in {"ACL", "DEFAULT ACL"}:
-        return False
-    # It changes its owner while roles may still create in every schema.
-    return part is not Section.POST_DATA or entry.kind == "STATISTICS"
+        return found.after
+    # They change their owner while roles may still create in every schema.
+    if part is Section.PRE_DATA or entry.kind == "STATISTICS":
+        return found.before
+    return found.data if part is Section.DATA else found.after
 
 
 def _is_beyond_loader(entry: Entry, known: Collection[int]) -> bool:

@@ -46,7 +46,7 @@ def test_privileges_come_after_indexes_and_comments_with_what_they_are_about() -
         entry(8, "DEFAULT ACL", section=Section.POST_DATA),
         entry(9, "MATERIALIZED VIEW DATA", section=Section.POST_DATA),
     )
-    assert plan == Passes([1, 2, 4, 7], [3, 5, 6, 8, 9], {}, [])
+    assert plan == Passes([1, 2, 7], [4], [3, 5, 6, 8, 9], {}, [])
 
 
 def test_extensions_are_there_already() -> None:
@@ -55,7 +55,7 @@ def test_extensions_are_there_already() -> None:
         entry(2, "COMMENT", 'EXTENSION "x"', needs=1),
         entry(3, "COMMENT", "TABLE x", needs=1),
     )
-    assert plan.first == [3]
+    assert plan.before == [3]
 
 
 def test_a_schema_that_is_there_changes_its_owner_only() -> None:
@@ -64,7 +64,7 @@ def test_a_schema_that_is_there_changes_its_owner_only() -> None:
         entry(2, "SCHEMA", "public", Section.PRE_DATA),
         existing=("extensions", "public"),
     )
-    assert plan == Passes([2], [], {"extensions": OWNER}, [])
+    assert plan == Passes([2], [], [], {"extensions": OWNER}, [])
 
 
 def test_the_schema_of_an_extension_can_be_the_administrators() -> None:
@@ -72,12 +72,12 @@ def test_the_schema_of_an_extension_can_be_the_administrators() -> None:
         entry(1, "SCHEMA", 'an "extension"', Section.PRE_DATA), owner="tenantry_admin"
     )
     plan = planned(theirs, existing=('an "extension"',))
-    assert plan == Passes([], [], {}, ['ALTER SCHEMA "an ""extension""" OWNER TO CURRENT_USER'])
+    assert plan == Passes([], [], [], {}, ['ALTER SCHEMA "an ""extension""" OWNER TO CURRENT_USER'])
 
 
 @pytest.mark.parametrize("name", ["SCHEMA public", 'SCHEMA "public"'])
 def test_the_schema_public_is_the_loaders_own(name: str) -> None:
-    assert planned(entry(1, "ACL", name)).second == [1]
+    assert planned(entry(1, "ACL", name)).after == [1]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_what_somebody_else_gave_is_given_by_him() -> None:
     table = entry(1, "TABLE", section=Section.PRE_DATA)
     acl = entry(2, "ACL", "TABLE x", needs=1, definition=definition)
     plan = planned(table, acl)
-    assert plan.first == [1]
-    assert plan.second == []
+    assert plan.before == [1]
+    assert plan.after == []
     assert plan.statements == [
         f"GRANT select ON s.x TO {APP} WITH GRANT OPTION",
         f'SET ROLE "{APP}"; GRANT select ON s.x TO {ROLES.reader}; RESET ROLE',
