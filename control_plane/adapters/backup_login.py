@@ -9,6 +9,7 @@ from control_plane.adapters.admin_sessions import terminate_logins
 from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.sql_text import fill
 from control_plane.config import Secret
+from control_plane.domain.errors import ObjectInUse
 from control_plane.domain.names import RoleSet
 
 # A password of 256 random bits that lives for minutes; see migrator_lease.
@@ -25,17 +26,28 @@ ALTER ROLE {backup} SET lc_messages = 'C';
 ALTER ROLE {backup} SET client_connection_check_interval = '1s';
 ALTER ROLE {backup} LOGIN PASSWORD {verifier} VALID UNTIL '%s';
 """
+# It has one password at a time: a copy of the tenant may be compared while the tenant is dumped.
+_TAKE = "SELECT pg_try_advisory_lock(hashtextextended('cp:backup_login:' || $1, 0))"
+_GIVE_BACK = "SELECT pg_advisory_unlock(hashtextextended('cp:backup_login:' || $1, 0))"
 _CLOSE = "ALTER ROLE {backup} NOLOGIN PASSWORD NULL;"
 
 
 async def open_backup_login(admin: Connection, roles: RoleSet) -> Secret:
     """Let the backup login in; its password until ``close_backup_login``, or for half an hour.
 
-    ``admin`` is an administrator's, to any database of the server.
+    ``admin`` is an administrator's, to ``postgres``; it is the only one that has the login until
+    it closes it, or ends.
+
+    Raises:
+        ObjectInUse: somebody else has it.
     """
     password = scram.new_password()
     verifier = scram.verifier(password, iterations=_ITERATIONS)
     with translated():
+        if not await admin.fetchval(_TAKE, roles.backup):
+            raise ObjectInUse(
+                "the tenant's backup login is in use: it is being dumped, copied or compared"
+            )
         until = await admin.fetchval(_UNTIL, _MINUTES)
         await admin.execute(fill(_OPEN, backup=roles.backup, verifier=verifier) % until)
     return password
@@ -50,3 +62,5 @@ async def close_backup_login(admin: Connection, roles: RoleSet) -> None:
     with translated():
         await admin.execute(fill(_CLOSE, backup=roles.backup))
     await terminate_logins(admin, [roles.backup])
+    with translated():
+        await admin.fetchval(_GIVE_BACK, roles.backup)
