@@ -179,7 +179,8 @@ async def fill(raw: Raw, database: str) -> float:
     rows = MEGABYTES * 1_000_000 // (_TABLES * _ROW_BYTES)
     for number in range(_TABLES):
         await connection.execute(_FILL.format(number=number, rows=rows))
-    await connection.execute("RESET ROLE; VACUUM ANALYZE; CHECKPOINT")
+    for statement in ("RESET ROLE", "VACUUM ANALYZE", "CHECKPOINT"):
+        await connection.execute(statement)
     size = await connection.fetchval("SELECT pg_database_size(current_database())")
     await connection.close()
     return float(size) / 1e6
