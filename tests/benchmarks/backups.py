@@ -25,11 +25,9 @@ from tests.benchmarks import report
 from tests.benchmarks.stage import stage
 
 MEGABYTES = int(os.environ.get("TENANTRY_BENCH_MEGABYTES", "2000"))
-SMALL = int(os.environ.get("TENANTRY_BENCH_TENANTS", "200"))
 _TABLES = 6
 _ROW_BYTES = 250  # with its share of the indexes
 _ROUNDS = 3
-_SAMPLE = 10
 _FILL = """
     CREATE TABLE bench.visit_{number} (
         id bigint PRIMARY KEY, patient uuid NOT NULL, at timestamptz NOT NULL, kind text NOT NULL,
@@ -231,40 +229,6 @@ async def measure_restore(operator: Operator, raw: Raw, database: str, backup: s
     report.line(f"a whole drill, every row and index compared: {report.median(whole):.1f} s")
 
 
-async def measure_schedule(operator: Operator, raw: Raw) -> None:
-    """Many small tenants whose slot has come at once."""
-    report.heading(f"{SMALL} small tenants by schedule")
-    gate = asyncio.Semaphore(8)
-    slugs = [f"small-{number:04d}" for number in range(SMALL)]
-
-    async def make(slug: str) -> str:
-        async with gate:
-            return await operator.create(slug)
-
-    databases = await asyncio.gather(*(make(slug) for slug in slugs))
-    sample = [await asyncio.to_thread(raw.dump, name) for name in databases[:_SAMPLE]]
-    for slug in slugs:
-        body = {"cron": "* * * * *", "jitter_minutes": 0, "rpo_minutes": 60}
-        await operator.ask("PUT", f"/v1/tenants/{slug}/backup-schedule", json=body)
-    times = await _first_backups(operator, slugs)
-    seconds = (max(times) - min(times)).total_seconds()
-    report.line(f"pg_dump | zstd, one after another: {1 / report.median(sample):6.1f} tenants/s")
-    report.line(f"tenantry by schedule:              {len(times) / seconds:6.1f} tenants/s")
-    report.line(f"ratio: {len(times) / seconds * report.median(sample):.2f}")
-
-
-async def _first_backups(operator: Operator, slugs: list[str]) -> list[dt.datetime]:
-    """When each of these tenants had its first complete backup."""
-    found: dict[str, dt.datetime] = {}
-    while len(found) < len(slugs):
-        for slug in [slug for slug in slugs if slug not in found]:
-            done = [one for one in await operator.backups(slug) if one["state"] == "complete"]
-            if done:
-                found[slug] = dt.datetime.fromisoformat(done[-1]["finished_at"])
-        await asyncio.sleep(0.5)
-    return list(found.values())
-
-
 async def run() -> None:
     directory = Path(tempfile.mkdtemp(prefix="tenantry-bench-", dir="/tmp"))
     try:
@@ -281,7 +245,6 @@ async def run() -> None:
                 worker = stack.pid("worker-transfer")
                 backup = await measure_backup(operator, raw, database, worker)
                 await measure_restore(operator, raw, database, backup)
-                await measure_schedule(operator, raw)
     finally:
         shutil.rmtree(directory)
 
