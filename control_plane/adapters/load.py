@@ -17,7 +17,7 @@ import msgspec
 from control_plane.adapters import pg_programs, restore_passes, restore_preflight
 from control_plane.adapters.archive_toc import Contents, read_contents
 from control_plane.adapters.backup_object import plain
-from control_plane.adapters.data_shares import shares
+from control_plane.adapters.data_shares import Share, shares
 from control_plane.adapters.pg_programs import LibpqSession, file_path, memory_file
 from control_plane.adapters.postgres_server import (
     Connection,
@@ -91,30 +91,33 @@ async def load_archive(job: LoadJob, told: Told) -> list[str]:
     """
     archive = plain(job.spool, job.manifest, job.key)
     contents, taken = await asyncio.to_thread(read_contents, archive)
+    _require_no_obstacles(contents, job.manifest)
     roles = RoleSet(job.manifest.roles_key)
-    if obstacles := restore_preflight.archive_obstacles(contents, job.manifest):
-        shown = "; ".join(obstacles[:_SHOWN_OBSTACLES])
-        more = f" and {len(obstacles) - _SHOWN_OBSTACLES} more" * (
-            len(obstacles) > _SHOWN_OBSTACLES
-        )
-        raise ServerUnsuitable(f"the backup cannot be restored: {shown}{more}")
     async with _as_loader(job) as connection:
         plan = await _begin(connection, contents, roles)
     rows = {name: table.rows for name, table in job.manifest.content.tables.items()}
-    parts = shares(contents, plan.data, rows, job.jobs)
     with pg_programs.libpq(job.address, job.database, job.session_name) as session:
-        await _restore_head(job, session, plan.before, contents.head)
-        await _load_data(job, session, parts, chain(taken, archive), told)
+        restores = _Restores(job, session, contents.head)
+        await restores.from_head(plan.before)
+        parts = shares(contents, plan, rows, job.jobs)
+        await restores.load(parts, chain(taken, archive), told)
         async with _as_loader(job) as connection:
             await _take_back(connection, roles)
         told("indexes, constraints and privileges")
-        # A materialized view over tables whose owner is bound by policies is filled as it was.
-        options = (f"--jobs={job.jobs}", "--enable-row-security")
-        await _restore_head(job, session, plan.after, contents.head, options)
+        made = {number for part in parts for number in part.indexes}
+        await restores.finish([number for number in plan.after if number not in made])
     told("statistics")
     async with _as_loader(job) as connection:
         await _analyze(connection)
     return plan.statements
+
+
+def _require_no_obstacles(contents: Contents, manifest: Manifest) -> None:
+    if obstacles := restore_preflight.archive_obstacles(contents, manifest):
+        shown = "; ".join(obstacles[:_SHOWN_OBSTACLES])
+        left = len(obstacles) - _SHOWN_OBSTACLES
+        more = f" and {left} more" if left > 0 else ""
+        raise ServerUnsuitable(f"the backup cannot be restored: {shown}{more}")
 
 
 @asynccontextmanager
@@ -147,64 +150,67 @@ async def _analyze(connection: Connection) -> None:
         await connection.execute(f"ANALYZE {row[0]}", timeout=_ANALYZE_SECONDS)
 
 
-async def _load_data(
-    job: LoadJob,
-    session: LibpqSession,
-    parts: Sequence[Sequence[int]],
-    archive: Iterator[bytes],
-    told: Told,
-) -> None:
-    """Load the parts at the same time, each from the archive read once more."""
-    archives = [archive, *(plain(job.spool, job.manifest, job.key) for _ in parts[1:])]
-    progress = _Progress(job.manifest.plain_bytes, len(parts), told)
-    first, *others = (
-        _load_part(job, session, numbers, progress.counted(share, pieces))
-        for share, (numbers, pieces) in enumerate(zip(parts, archives, strict=True))
-    )
-    await side_by_side(first, *others)
+class _Restores:
+    """Runs of ``pg_restore`` for one job."""
 
+    def __init__(self, job: LoadJob, session: LibpqSession, head: bytes) -> None:
+        self._job = job
+        self._session = session
+        self._head = head
 
-async def _load_part(
-    job: LoadJob, session: LibpqSession, numbers: Sequence[int], archive: Iterator[bytes]
-) -> None:
-    stop = threading.Event()
-    feeding: asyncio.Task[None] | None = None
-    with memory_file(_list(numbers)) as wanted, pg_programs.pipe() as (reading, writing):
-        try:
+    async def from_head(self, numbers: Sequence[int], options: Sequence[str] = ()) -> None:
+        """Restore what needs none of the data."""
+        with memory_file(_list(numbers)) as wanted, memory_file(self._head) as archive:
+            arguments = (*_ARGUMENTS, *options, _use_list(wanted), file_path(archive))
             async with pg_programs.running(
-                job.program,
-                [*_ARGUMENTS, f"--use-list={file_path(wanted)}"],
-                session,
-                stdin=reading.fileno(),
-                files=[wanted],
+                self._job.program, arguments, self._session, files=[wanted, archive]
             ) as restore:
-                reading.close()
-                feeding = asyncio.create_task(asyncio.to_thread(_feed, writing, archive, stop))
-                await asyncio.shield(feeding)
                 await restore.finished()
-        finally:
-            # The program is gone, so nothing that is written waits any longer.
-            stop.set()
-            if feeding is not None:
-                await asyncio.wait({feeding})
-    # pg_restore reads no further than to the last thing it wants.
-    await asyncio.to_thread(_read_out, archive)
 
+    async def finish(self, numbers: Sequence[int]) -> None:
+        """Restore what comes after the data."""
+        # A materialized view over tables whose owner is bound by policies is filled as it was.
+        await self.from_head(numbers, (f"--jobs={self._job.jobs}", "--enable-row-security"))
 
-async def _restore_head(
-    job: LoadJob,
-    session: LibpqSession,
-    numbers: Sequence[int],
-    head: bytes,
-    options: Sequence[str] = (),
-) -> None:
-    """Restore what needs none of the data."""
-    with memory_file(_list(numbers)) as wanted, memory_file(head) as archive:
-        arguments = [*_ARGUMENTS, *options, f"--use-list={file_path(wanted)}", file_path(archive)]
-        async with pg_programs.running(
-            job.program, arguments, session, files=[wanted, archive]
-        ) as restore:
-            await restore.finished()
+    async def load(self, parts: Sequence[Share], archive: Iterator[bytes], told: Told) -> None:
+        """Load the parts at the same time, each from the archive read once more."""
+        job = self._job
+        archives = [archive, *(plain(job.spool, job.manifest, job.key) for _ in parts[1:])]
+        progress = _Progress(job.manifest.plain_bytes, len(parts), told)
+        first, *others = (
+            self._load_part(part, progress.counted(place, pieces))
+            for place, (part, pieces) in enumerate(zip(parts, archives, strict=True))
+        )
+        await side_by_side(first, *others)
+
+    async def _load_part(self, part: Share, archive: Iterator[bytes]) -> None:
+        await self._load_data(part.data, archive)
+        # pg_restore reads no further than to the last thing it wants.
+        await asyncio.to_thread(_read_out, archive)
+        if part.indexes:
+            await self.from_head(part.indexes)
+
+    async def _load_data(self, numbers: Sequence[int], archive: Iterator[bytes]) -> None:
+        stop = threading.Event()
+        feeding: asyncio.Task[None] | None = None
+        with memory_file(_list(numbers)) as wanted, pg_programs.pipe() as (reading, writing):
+            try:
+                async with pg_programs.running(
+                    self._job.program,
+                    (*_ARGUMENTS, _use_list(wanted)),
+                    self._session,
+                    stdin=reading.fileno(),
+                    files=[wanted],
+                ) as restore:
+                    reading.close()
+                    feeding = asyncio.create_task(asyncio.to_thread(_feed, writing, archive, stop))
+                    await asyncio.shield(feeding)
+                    await restore.finished()
+            finally:
+                # The program is gone, so nothing that is written waits any longer.
+                stop.set()
+                if feeding is not None:
+                    await asyncio.wait({feeding})
 
 
 class _Progress:
@@ -228,6 +234,10 @@ class _Progress:
 
 def _list(numbers: Iterable[int]) -> bytes:
     return "".join(f"{number};\n" for number in numbers).encode("ascii")
+
+
+def _use_list(file: int) -> str:
+    return f"--use-list={file_path(file)}"
 
 
 def _feed(writing: FileIO, pieces: Iterator[bytes], stop: threading.Event) -> None:
