@@ -160,6 +160,8 @@ class _Restores:
 
     async def from_head(self, numbers: Sequence[int], options: Sequence[str] = ()) -> None:
         """Restore what needs none of the data."""
+        if not numbers:
+            return
         with memory_file(_list(numbers)) as wanted, memory_file(self._head) as archive:
             arguments = (*_ARGUMENTS, *options, _use_list(wanted), file_path(archive))
             async with pg_programs.running(
@@ -178,17 +180,16 @@ class _Restores:
         archives = [archive, *(plain(job.spool, job.manifest, job.key) for _ in parts[1:])]
         progress = _Progress(job.manifest.plain_bytes, len(parts), told)
         first, *others = (
-            self._load_part(part, progress.counted(place, pieces))
+            self._load_part(part, progress.counted(place, pieces), whole=place == 0)
             for place, (part, pieces) in enumerate(zip(parts, archives, strict=True))
         )
         await side_by_side(first, *others)
 
-    async def _load_part(self, part: Share, archive: Iterator[bytes]) -> None:
+    async def _load_part(self, part: Share, archive: Iterator[bytes], *, whole: bool) -> None:
         await self._load_data(part.data, archive)
-        # pg_restore reads no further than to the last thing it wants.
-        await asyncio.to_thread(_read_out, archive)
-        if part.indexes:
-            await self.from_head(part.indexes)
+        # pg_restore reads no further than to the last thing it wants: one of us goes to the end.
+        reading = asyncio.to_thread(_read_out, archive if whole else iter(()))
+        await side_by_side(reading, self.from_head(part.indexes))
 
     async def _load_data(self, numbers: Sequence[int], archive: Iterator[bytes]) -> None:
         stop = threading.Event()

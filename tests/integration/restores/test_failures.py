@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from control_plane.adapters.object_stores.files import FileStore
 from control_plane.adapters.postgres_server import Connection
 from control_plane.domain.backups import differences
 from control_plane.domain.errors import (
@@ -25,12 +26,18 @@ from tests.integration.restores.restoring import (
     LOCK,
     Backup,
     Scratch,
+    back_up,
     drop,
     load_into,
     scratch_for,
 )
-from tests.integration.tenant_server.clinic import Clinic, Place
+from tests.integration.tenant_server.clinic import Clinic, Place, provision
 
+TABLE = """
+CREATE TABLE public.{table} AS
+SELECT n AS id, repeat(md5(n::text), 8) AS words FROM generate_series(1, 90000) AS n;
+ALTER TABLE public.{table} ADD PRIMARY KEY (id);
+"""
 Told = Callable[[str], None]
 
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1"
@@ -105,6 +112,37 @@ async def test_cancelled_while_data_is_loaded(scratch: Scratch) -> None:
     with pytest.raises(asyncio.CancelledError):
         await loading
     await prove_clean(scratch)
+
+
+@pytest.fixture
+async def twofold(places: dict[int, Place], store: FileStore, tmp_path: Path) -> Scratch:
+    """A restore of two tables that are loaded at the same time."""
+    clinic = await provision(places[18])
+    async with clinic.inside() as inside:
+        await inside.execute(f"SET ROLE {clinic.roles.owner}")
+        for table in ("one", "two"):
+            await inside.execute(TABLE.format(table=table))
+    return scratch_for(await back_up(clinic, store), places[18], tmp_path)
+
+
+async def test_cancelled_while_several_tables_are_loaded(twofold: Scratch) -> None:
+    async def cancel() -> None:
+        assert len(pg_restores()) == 2
+        loading.cancel()
+
+    loading = asyncio.create_task(load_into(twofold, halfway(cancel)))
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    await prove_clean(twofold)
+
+
+async def test_one_of_several_is_killed(twofold: Scratch) -> None:
+    async def kill() -> None:
+        pg_restores()[1].kill()
+
+    with pytest.raises(DumpFailed, match="pg_restore was ended by signal 9"):
+        await load_into(twofold, halfway(kill))
+    await prove_clean(twofold)
 
 
 @asynccontextmanager
