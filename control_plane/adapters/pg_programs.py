@@ -55,7 +55,11 @@ _WORDS_LINES = 3
 _WORDS_CHARACTERS = 300
 # Errors, and what the server said to one; the lines between hold statements and rows.
 _FROM_SERVER = "Error message from server: "
-_WORD = re.compile(rf"pg_\w+: (?:error: |detail: (?={_FROM_SERVER}))(.+)")
+_WORD = re.compile(
+    # Several jobs write at the same time, and may write into each other's lines.
+    rf"(?:(?:(?:pg_\w+:\s*)+(?:error:\s+)+)+|pg_\w+: detail: (?={_FROM_SERVER})"
+    r"|(?=could not execute query: ))(.+)"
+)
 # The few messages of Postgres that quote what is in a row: «… type integer: "x"», «value "x" …».
 _VALUE = re.compile(r'(?<=: )".*|(?<=\bvalue )".*?"')
 

@@ -258,3 +258,18 @@ def lives(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def test_jobs_that_write_into_each_others_lines_are_understood() -> None:
+    no_room = "ERROR:  could not extend file: No space left on device"
+    stderr = (
+        f"pg_restore:pg_restore:  error: error: could not execute query: {no_room}\n"
+        "HINT:  Check free disk space.\n"
+        f"could not execute query: {no_room}\n"
+        "Command was: CREATE INDEX secret\n"
+        "pg_restore: error: a worker process died unexpectedly\n"
+    )
+    words = last_words(stderr)
+    assert words.count("No space left on device") == 2
+    assert words.endswith("a worker process died unexpectedly")
+    assert "secret" not in words
