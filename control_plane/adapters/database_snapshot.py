@@ -26,6 +26,8 @@ _SETTINGS = {
     "bytea_output": "hex",
     "lc_monetary": "C",
     "row_security": "off",
+    # To compile a statement costs more than its table gains.
+    "jit": "off",
     # One session keeps one processor busy and no more.
     "max_parallel_workers_per_gather": "0",
 }

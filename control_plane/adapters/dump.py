@@ -95,7 +95,6 @@ class Dumped(msgspec.Struct, frozen=True, kw_only=True):
     stored_bytes: int
     object_sha256: bytes
     plain_bytes: int
-    plain_sha256: bytes
     content: Content
     locale: Locale
     extensions: list[Extension]
@@ -138,7 +137,6 @@ async def dump_to_store(job: DumpJob, told: Callable[[DumpProgress], None]) -> D
         stored_bytes=sealer.stored_bytes,
         object_sha256=sealer.sha256,
         plain_bytes=stream.plain_bytes,
-        plain_sha256=stream.plain_sha256,
         content=msgspec.structs.replace(content, sequences=sequences),
         dump_program=pg_programs.version(job.program),
         **facts,

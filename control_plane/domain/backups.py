@@ -101,8 +101,8 @@ class BackedUpCredential(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a backup; stored encrypted beside it, and written after it.
 
-    ``object_sha256`` is of the stored object, ``plain_sha256`` of the archive that ``pg_dump``
-    wrote. ``roles_key`` is the id all role names in the archive are derived from.
+    ``object_sha256`` is of the stored object, ``plain_bytes`` the length of the archive that
+    ``pg_dump`` wrote. ``roles_key`` is the id all role names in the archive are derived from.
     """
 
     format: int = FORMAT
@@ -114,7 +114,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     stored_bytes: int
     object_sha256: bytes
     plain_bytes: int
-    plain_sha256: bytes
     slug: str
     name: str
     tier: str

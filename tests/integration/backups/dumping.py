@@ -140,7 +140,6 @@ def archive_of(job: DumpJob, result: Dumped) -> bytes:
     )
     archive = zstandard.ZstdDecompressor().decompressobj().decompress(b"".join(opened))
     assert len(archive) == result.plain_bytes
-    assert hashlib.sha256(archive).digest() == result.plain_sha256
     assert archive.startswith(b"PGDMP")
     return archive
 
