@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.benchmarks import backups, dsn, move, pooler, provision, queries, rollout
+from tests.benchmarks import backups, dsn, move, pooler, provision, queries, rollout, schedules
 
 BENCHMARKS = {
     "provision": provision.main,
@@ -11,6 +11,7 @@ BENCHMARKS = {
     "rollout": rollout.main,
     "queries": queries.main,
     "backups": backups.main,
+    "schedules": schedules.main,
     "move": move.main,
 }
 

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from control_plane.domain.names import parse
+from deploy.local.stack import Stack
 from tests.conftest import Cli
 from tests.driver import Driver, fresh_slug
 
@@ -56,3 +57,25 @@ async def test_a_turn_that_comes_is_a_backup_that_mends_the_rpo(
     assert "ok · everything up to" in shown
     assert "newest backup  bk_" in shown
     await driver.assert_clean()
+
+
+async def test_the_end_of_a_backup_lets_the_next_one_begin_without_a_tick(
+    driver: Driver, catalog: Any, stack: Stack
+) -> None:
+    first, waiting = fresh_slug("first"), fresh_slug("waiting")
+    tenants = [parse("tn", (await driver.create(slug))["id"]) for slug in (first, waiting)]
+    for tenant_id in tenants:
+        await eventually(catalog, "SELECT due_at FROM backup_turns WHERE tenant_id = $1", tenant_id)
+    await asyncio.to_thread(stack.halt, "beat")
+    try:
+        await catalog.execute(
+            """UPDATE backup_turns SET slot_at = clock_timestamp(), due_at = clock_timestamp()
+               WHERE tenant_id = $1""",
+            tenants[1],
+        )
+        operation = await driver.call("POST", f"/v1/tenants/{first}/backups")
+        await driver.finish(operation)
+        state = "SELECT cause FROM backups WHERE tenant_id = $1 AND state = 'complete'"
+        assert await eventually(catalog, state, tenants[1]) == "schedule"
+    finally:
+        await asyncio.to_thread(stack.restart, "beat")

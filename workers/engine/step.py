@@ -164,18 +164,21 @@ class StepContext:
 
 Step = Callable[[StepContext], Awaitable[Outcome]]
 Abandon = Callable[[StepContext, pool.Connection], Awaitable[None]]
+Follow = Callable[[Ports], Awaitable[None]]
 
 
 class Verb(msgspec.Struct, frozen=True):
     """A plan with its steps.
 
     ``abandon`` undoes what the request reserved; it runs in the transaction that ends the
-    operation as failed or cancelled, so it only writes the catalog.
+    operation as failed or cancelled, so it only writes the catalog. ``follow`` begins what may
+    have waited for the end of such an operation; some tick does the same a little later.
     """
 
     plan: Plan
     steps: tuple[Step, ...]
     abandon: Abandon | None = None
+    follow: Follow | None = None
 
     def __post_init__(self) -> None:
         registered = tuple(step.__name__ for step in self.steps)
