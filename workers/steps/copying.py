@@ -106,10 +106,12 @@ class _Copy:
         async with self._snapshot() as snapshot:
             await dump_schema(self._programs, source, snapshot, held)
             await restore_schema(self._programs, into, held, "pre-data", without_schemas=made)
+            moving.reach(self._ctx, "copy_data.rows.before")
             binary = held.source_major == held.target_major
             rows = await TableCopy(source, into, snapshot, binary=binary).run(
                 self._facts.tables, jobs=_JOBS, told=self._tell
             )
+        moving.reach(self._ctx, "copy_data.rows.after")
         copied = time.monotonic()
         await self._ctx.tell(f"{rows:,} rows copied; making indexes")
         if not self._way.online:
