@@ -68,7 +68,7 @@ Ends = tuple[Connection, Connection, Connection]
 async def switch(ctx: StepContext, way: Way) -> Outcome:
     """The tenant is served by the other database, or by the one it has; never by none for long."""
     if way.switched:
-        await resume_everywhere(ctx.ports.catalog, ctx.tenant_id, operation_id=ctx.operation.id)
+        await _resume(ctx)
         return Done(_words(way))
     credentials = await credentials_of(ctx, way)
     await go_back(ctx, way, credentials)
@@ -95,7 +95,13 @@ async def go_back(ctx: StepContext, way: Way, credentials: Sequence[Credential])
         if coming is not None:
             await _close(coming, way.coming)
         await _open(live, way, credentials)
-    await resume_everywhere(ctx.ports.catalog, ctx.tenant_id, operation_id=ctx.operation.id)
+    await _resume(ctx)
+
+
+async def _resume(ctx: StepContext) -> None:
+    await resume_everywhere(
+        ctx.ports.catalog, ctx.tenant_id, operation_id=ctx.operation.id, epoch=ctx.epoch
+    )
 
 
 async def _open(live: Connection, way: Way, credentials: Sequence[Credential]) -> None:
