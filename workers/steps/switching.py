@@ -180,13 +180,21 @@ async def _put_off(
 
 
 async def _commit(ctx: StepContext, way: Way, done: Switched, attempt: "_Attempt") -> Outcome:
-    """The compare-and-set. When the catalog does not say what became of it, nobody guesses."""
+    """The compare-and-set. When the catalog does not say what became of it, nobody guesses.
+
+    Raises:
+        CatalogUnavailable: it did not.
+    """
     moving.reach(ctx, "switch_route.commit.before")
     done = msgspec.structs.replace(done, paused_ms=attempt.paused_ms())
+    written = False
     try:
         async with ctx.catalog_write() as db:
             await moves.switch(db, way.move, ctx.operation.id, done, back=way.back)
-    except WrongState as error:
+            written = True
+    except (WrongState, CatalogUnavailable) as error:
+        if written:
+            raise
         return await _put_off(ctx, way, attempt.credentials, error)
     moving.reach(ctx, "switch_route.commit.after")
     return Done(f"clients waited about {done.paused_ms:.0f} ms; {way.coming.server.name} serves")

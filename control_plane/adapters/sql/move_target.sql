@@ -12,5 +12,6 @@ SELECT jsonb_build_object(
                     - (SELECT count(*) FROM pg_stat_replication),
     'workers_free', current_setting('max_logical_replication_workers')::integer
                     - (SELECT count(*) FROM pg_stat_activity
-                        WHERE backend_type LIKE 'logical replication%worker')
+                        WHERE backend_type LIKE 'logical replication%worker'),
+    'databases_size', (SELECT sum(pg_database_size(oid)) FROM pg_database)
 )::text

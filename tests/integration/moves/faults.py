@@ -19,29 +19,29 @@ SECONDS = 240
 _WORKER = "worker-transfer"
 
 
-def frozen_workers(stack: Stack) -> list[psutil.Process]:
-    """The processes that failpoints have frozen, of this stack's workers that carry data."""
+def frozen_workers(stack: Stack, worker: str = _WORKER) -> list[psutil.Process]:
+    """The processes of this stack's worker that failpoints have frozen."""
     found = []
-    for child in psutil.Process(stack.pid(_WORKER)).children(recursive=True):
+    for child in psutil.Process(stack.pid(worker)).children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if child.status() == psutil.STATUS_STOPPED:
                 found.append(child)
     return found
 
 
-async def frozen_worker(stack: Stack) -> psutil.Process:
+async def frozen_worker(stack: Stack, worker: str = _WORKER) -> psutil.Process:
     """The one that a failpoint has frozen, as soon as it is."""
     async with asyncio.timeout(SECONDS):
-        while not (found := await asyncio.to_thread(frozen_workers, stack)):
+        while not (found := await asyncio.to_thread(frozen_workers, stack, worker)):
             await asyncio.sleep(0.02)
     return found[0]
 
 
 @asynccontextmanager
-async def frozen(stack: Stack) -> AsyncIterator[psutil.Process]:
+async def frozen(stack: Stack, worker: str = _WORKER) -> AsyncIterator[psutil.Process]:
     """The frozen worker, and nobody takes over from it until the block ends."""
-    process = await frozen_worker(stack)
-    parent = await asyncio.to_thread(stack.pid, _WORKER)
+    process = await frozen_worker(stack, worker)
+    parent = await asyncio.to_thread(stack.pid, worker)
     os.kill(parent, signal.SIGSTOP)
     try:
         yield process
