@@ -70,13 +70,18 @@ class Pace:
         # A server that does not answer is told by the copy itself.
         with suppress(TenantryError):
             while True:
-                await asyncio.sleep(_EVERY_SECONDS)
+                await _wait(probing, _EVERY_SECONDS)
                 took, others = await _probe(probing)
                 if others and took > most_ms:
                     self._go.clear()
-                    await asyncio.sleep(_REST_SECONDS)
+                    await _wait(probing, _REST_SECONDS)
                     self.rested += _REST_SECONDS
                     self._go.set()
+
+
+async def _wait(probing: Connection, seconds: float) -> None:
+    with translated():
+        await probing.execute("SELECT pg_sleep($1)", seconds)
 
 
 async def _probe(probing: Connection) -> tuple[float, bool]:

@@ -290,6 +290,20 @@ async def enable(inside: Connection, link: Link) -> None:
         await inside.execute(fill(_ENABLE, name=link.name))
 
 
+async def rest(inside: Connection, link: Link) -> None:
+    """Nothing that is committed on the sender from now on is applied, until ``go_on``."""
+    with translated():
+        await inside.execute(fill(_DISABLE, name=link.name))
+
+
+async def go_on(inside: Connection, link: Link) -> None:
+    """A subscription that rests is enabled; one that is not there is not made."""
+    with translated():
+        row = await inside.fetchrow(_SUBSCRIBED, link.name)
+    if row is not None and not row["subenabled"]:
+        await enable(inside, link)
+
+
 async def unsubscribe(inside: Connection, link: Link) -> None:
     """Nothing is applied any more, and what applied it is gone."""
     with translated():

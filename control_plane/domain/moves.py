@@ -153,12 +153,7 @@ def _refusals(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
     if source.foreign_tables:
         named = ", ".join(source.foreign_tables)
         yield f"foreign tables need a server that a tenant cannot make: drop {named}"
-    needed, left = source.size * _ROOM, _room(target)
-    if left is not None and left < needed:
-        yield (
-            f"it needs about {size_words(needed)} on the target, which has {size_words(left)} left "
-            f"({STORAGE_LABEL} without its databases): choose another server, or make room there"
-        )
+    yield from _lacking_room(source, target)
 
 
 def _offline_reasons(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
@@ -176,8 +171,15 @@ def _offline_reasons(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
         yield "the target has no worker to spare: raise max_logical_replication_workers"
 
 
-def _room(target: TargetFacts) -> int | None:
-    return None if target.storage is None else max(0, target.storage - target.databases_size)
+def _lacking_room(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
+    if target.storage is None:
+        return
+    needed, left = source.size * _ROOM, max(0, target.storage - target.databases_size)
+    if left < needed:
+        yield (
+            f"it needs about {size_words(needed)} on the target, which has {size_words(left)} left "
+            f"({STORAGE_LABEL} without its databases): choose another server, or make room there"
+        )
 
 
 def _lacking(which: str, facts: SourceFacts | TargetFacts) -> Iterator[str]:

@@ -94,6 +94,7 @@ async def go_back(ctx: StepContext, way: Way, credentials: Sequence[Credential])
         live, coming = await moving.take_over(ctx, way.live), await _reached(ctx, way.coming)
         if coming is not None:
             await _close(coming, way.coming)
+            await replication.go_on(coming, way.link)
         await _open(live, way, credentials)
     await _resume(ctx)
 
@@ -278,6 +279,8 @@ class _Attempt:
         marker = await replication.mark(self._live)
         while not await replication.arrived(self._photographer, marker):
             await self._photographer.execute("SELECT pg_sleep($1)", _LOOK_SECONDS)
+        # What somebody else writes behind the fence must not come back as a change of ours.
+        await replication.rest(self._photographer, self._way.link)
 
     async def _carry_sequences(self) -> None:
         if self._reading is not None:

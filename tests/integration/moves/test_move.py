@@ -20,10 +20,18 @@ WRITTEN_SECONDS = 1.0
 
 @asynccontextmanager
 async def inside(
-    stack: Stack, driver: Driver, catalog: Any, slug: str, which: str = "primary"
+    stack: Stack, driver: Driver, slug: str, which: str = "primary"
 ) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """The administrator inside the tenant's database, or inside the one it has moved from."""
     tenant = await driver.call("GET", f"/v1/tenants/{slug}")
+    facts = stack.facts()["catalog"]
+    catalog = await asyncpg.connect(
+        host=facts["host"],
+        port=facts["port"],
+        user=facts["user"],
+        password=Path(facts["password_file"]).read_text().strip(),
+        database=facts["database"],
+    )
     row = await catalog.fetchrow(
         """SELECT d.name, s.name AS server FROM databases d JOIN servers s ON s.id = d.server_id
            JOIN tenants t ON t.id = d.tenant_id
@@ -31,6 +39,7 @@ async def inside(
         tenant["slug"],
         which,
     )
+    await catalog.close()
     (server,) = (one for one in stack.facts()["servers"] if one["name"] == row["server"])
     connection = await asyncpg.connect(
         host=server["host"],
@@ -46,8 +55,8 @@ async def inside(
 
 
 @pytest.fixture
-def look(stack: Stack, driver: Driver, catalog: Any) -> Any:
-    return lambda slug, which="primary": inside(stack, driver, catalog, slug, which)
+def look(stack: Stack, driver: Driver) -> Any:
+    return lambda slug, which="primary": inside(stack, driver, slug, which)
 
 
 async def make(driver: Driver, look: Any, word: str) -> str:

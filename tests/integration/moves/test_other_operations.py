@@ -55,10 +55,8 @@ async def test_nothing_else_begins_while_a_move_runs(
         async with frozen(stack):
             before = await placed(driver)
             answers = {other: await ask(driver, slug, other) for other in OTHERS}
-            assert {other: answer.status_code for other, answer in answers.items()} == dict.fromkeys(
-                OTHERS, 409
-            )
             for other, answer in answers.items():
+                assert answer.status_code == 409, (other, answer.text)
                 assert operation["id"] in answer.text, (other, answer.text)
             assert await placed(driver) == before
             count = "SELECT count(*) FROM operations WHERE subject = $1 AND kind = ANY ($2)"
@@ -115,9 +113,7 @@ async def test_what_would_cut_the_way_back_is_refused(
             assert answer.status_code == 409, (other, answer.text)
             assert f"tenantry move finish {slug}" in answer.json()["detail"], (other, answer.text)
         await driver.run(slug, "backup")
-        await driver.finish(
-            await driver.call("POST", f"/v1/tenants/{slug}/moves/reverse"), SECONDS
-        )
+        await driver.finish(await driver.call("POST", f"/v1/tenants/{slug}/moves/reverse"), SECONDS)
     assert [writer.errors for writer in fleet.pooled] == [[] for _ in fleet.pooled]
     await prove(driver, stack, look, fleet, "pg-a")
     await driver.finish(await driver.begin(slug, "restore", target="in_place"), SECONDS)
@@ -161,9 +157,7 @@ async def test_back_after_thousands_of_transactions(
         async with asyncio.timeout(SECONDS):
             while len(fleet.acked()) < there + 5_000:
                 await asyncio.sleep(0.1)
-        await driver.finish(
-            await driver.call("POST", f"/v1/tenants/{slug}/moves/reverse"), SECONDS
-        )
+        await driver.finish(await driver.call("POST", f"/v1/tenants/{slug}/moves/reverse"), SECONDS)
         returned = len(fleet.acked())
         while len(fleet.acked()) < returned + 100:
             await asyncio.sleep(0.02)

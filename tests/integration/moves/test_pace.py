@@ -41,13 +41,17 @@ async def probes(connection: Connection, more: int) -> None:
 async def test_on_a_server_that_is_quiet_it_never_rests(clinic: Clinic) -> None:
     """However slow its own writes are there."""
     pace = Pace()
-    async with probing(clinic) as probe, probing(clinic) as watch, probing(clinic) as slowing:
-        async with pace.kept(probe):
-            async with slowing.transaction():
-                await slowing.execute("LOCK cp_meta.move_marker IN SHARE MODE")
-                await asyncio.sleep(0.4)
-            await probes(watch, 3)
-            await pace.turn()
+    async with (
+        probing(clinic) as probe,
+        probing(clinic) as watch,
+        probing(clinic) as slowing,
+        pace.kept(probe),
+    ):
+        async with slowing.transaction():
+            await slowing.execute("LOCK cp_meta.move_marker IN SHARE MODE")
+            await slowing.execute("SELECT pg_sleep(0.4)")
+        await probes(watch, 3)
+        await pace.turn()
     assert pace.rested == 0
 
 
