@@ -4,7 +4,8 @@ from typing import Annotated
 
 import msgspec
 from litestar import Controller, Response, delete, get, post
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter, SkipValidation
 from msgspec import Meta
 
 from control_plane.api.acceptance import LOCATION, REHEARSED, DryRun, accept_or_rehearse
@@ -12,8 +13,9 @@ from control_plane.api.context import Reading, Writing
 from control_plane.api.documents import refusals
 from control_plane.api.paging import LIMIT, Cursor, Limit, next_cursor, position
 from control_plane.api.views import OperationView, TenantPage, TenantView, tenant_view
-from control_plane.api.words import NAME_OR_ID, PRINTABLE, REGION
+from control_plane.api.words import NAME_OR_ID, PRINTABLE, REGION, SLUG_PREFIX
 from control_plane.catalog import tenants as catalog_tenants
+from control_plane.catalog.tenants import Filter
 from control_plane.config import DEFAULT_TEMPLATE
 from control_plane.domain.names import SLUG_PATTERN
 from control_plane.domain.tenants import TenantState, Tier
@@ -39,6 +41,16 @@ class NewTenantBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     server: Annotated[str, Meta(pattern=NAME_OR_ID)] | None = None
     labels: Annotated[dict[LabelKey, LabelValue], Meta(max_length=50)] = {}
     template: Annotated[str, Meta(pattern=NAME_OR_ID)] = DEFAULT_TEMPLATE
+
+
+def provide_filter(
+    tier: FromQuery[Tier | None] = None,
+    tenant_state: Annotated[TenantState | None, QueryParameter(name="state")] = None,
+    server: Annotated[str | None, QueryParameter(pattern=NAME_OR_ID)] = None,
+    slug_prefix: Annotated[str | None, QueryParameter(pattern=SLUG_PREFIX)] = None,
+) -> Filter:
+    """Which tenants to list."""
+    return Filter(state=tenant_state, tier=tier, server=server, prefix=slug_prefix)
 
 
 class TenantController(Controller):
@@ -72,18 +84,19 @@ class TenantController(Controller):
             dry_run=dry_run,
         )
 
-    @get(operation_id="listTenants", responses=refusals())
+    @get(
+        operation_id="listTenants",
+        responses=refusals(),
+        dependencies={"where": Provide(provide_filter, sync_to_thread=False)},
+    )
     async def list_tenants(
         self,
         asking: Reading,
-        tier: FromQuery[Tier | None] = None,
-        tenant_state: Annotated[TenantState | None, QueryParameter(name="state")] = None,
-        server: Annotated[str | None, QueryParameter(pattern=NAME_OR_ID)] = None,
+        where: NamedDependency[SkipValidation[Filter]],
         cursor: Cursor = None,
         limit: Limit = LIMIT,
     ) -> TenantPage:
         """Tenants, oldest first; deleted ones only with ``state=deleted``."""
-        where = catalog_tenants.Filter(state=tenant_state, tier=tier, server=server)
         async with asking.ports.catalog.connection() as db:
             found = await catalog_tenants.page(db, after=position(cursor), limit=limit, where=where)
         return TenantPage(

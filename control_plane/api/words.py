@@ -11,6 +11,7 @@ from control_plane.domain.rollouts import TargetState
 from control_plane.domain.tenants import TIERS, TenantState
 
 PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+SLUG_PREFIX = r"^[a-z][a-z0-9-]{0,39}$"
 REGION = r"^[a-z0-9][a-z0-9-]{0,62}$"
 IDEMPOTENCY_KEY = r"^[!-~]{1,200}$"
 CURSOR = r"^[0-7][0-9a-hjkmnp-tv-z]{25}$"
@@ -22,6 +23,7 @@ SHOWN_ID = r"^[a-z]{2}_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 
 PATTERN_WORDS = {
     PRINTABLE: "use printable characters only",
+    SLUG_PREFIX: "use the beginning of a slug: lower-case letters, digits and hyphens",
     REGION: "use 1 to 63 lower-case letters, digits and hyphens",
     IDEMPOTENCY_KEY: "use 1 to 200 visible ASCII characters, for example a UUID",
     CURSOR: "this is no cursor; use next_cursor of the page before",

@@ -109,12 +109,16 @@ async def slug_is_taken(db: Connection, slug: str) -> bool:
 
 
 class Filter(msgspec.Struct, frozen=True):
-    """Which tenants to list; deleted ones only when ``state`` asks for them."""
+    """Which tenants to list; deleted ones only when ``state`` asks for them.
+
+    ``prefix`` is how the slug begins.
+    """
 
     state: str | None = None
     tier: str | None = None
     server: str | None = None
     only: UUID | None = None
+    prefix: str | None = None
 
 
 _PAGE = (
@@ -126,6 +130,7 @@ _PAGE = (
       AND ($4::text IS NULL OR t.tier = $4)
       AND ($5::text IS NULL OR s.name = $5)
       AND ($6::uuid IS NULL OR t.id = $6)
+      AND ($7::text IS NULL OR starts_with(t.slug, $7))
     ORDER BY t.created_at, t.id LIMIT $2
 """
 )
@@ -134,7 +139,7 @@ _PAGE = (
 async def page(db: Connection, *, after: UUID | None, limit: int, where: Filter) -> list[Tenant]:
     """Up to ``limit`` tenants, oldest first, beginning after the tenant ``after``."""
     rows: Sequence[Record] = await db.fetch(
-        _PAGE, after, limit, where.state, where.tier, where.server, where.only
+        _PAGE, after, limit, where.state, where.tier, where.server, where.only, where.prefix
     )
     return [_tenant(row) for row in rows]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import click
 
+from control_plane.cli.client import Query
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Problem
 from control_plane.cli.session import Session
@@ -15,14 +16,22 @@ Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 def _names(collection: str, field: str) -> Complete:
     def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
         del parameter
-        return _ask(context, field, typed, collection)
+        return _ask(context, field, typed, path(collection))
 
     return complete
 
 
-def _ask(context: click.Context, field: str, typed: str, *parts: str) -> list[str]:
+def tenant_slugs(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    """The slugs that begin as the line does: the API sorts them out, there may be thousands."""
+    del parameter
+    return _ask(context, "slug", typed, path("tenants"), {"slug_prefix": typed or None})
+
+
+def _ask(
+    context: click.Context, field: str, typed: str, target: str, query: Query | None = None
+) -> list[str]:
     try:
-        found = context.ensure_object(Session).api.items(path(*parts), most=_MOST)
+        found = context.ensure_object(Session).api.items(target, query, most=_MOST)
     except Problem:
         return []
     return [name for item in found if (name := item[field]) and name.startswith(typed)]
@@ -34,10 +43,9 @@ def backups_of_tenant(context: click.Context, parameter: click.Parameter, typed:
     # Before an option that still lacks its value, click has put no argument in its place yet.
     named = [context.params.get("slug"), *context.args]
     slug = next((one for one in named if one), None)
-    return _ask(context, "id", typed, "tenants", slug, "backups") if slug else []
+    return _ask(context, "id", typed, path("tenants", slug, "backups")) if slug else []
 
 
-tenant_slugs = _names("tenants", "slug")
 server_names = _names("servers", "name")
 pooler_names = _names("poolers", "name")
 operation_ids = _names("operations", "id")

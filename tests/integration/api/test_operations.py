@@ -64,6 +64,8 @@ async def test_filters_of_tenants(world: World, admin: httpx.AsyncClient) -> Non
         ({"tier": "standard", "server": "pg-a"}, True),
         ({"tier": "enterprise"}, False),
         ({"server": "pg-z"}, False),
+        ({"slug_prefix": "filtered-c"}, True),
+        ({"slug_prefix": "iltered"}, False),
     ):
         found = await walk(admin, "/v1/tenants", **query)
         assert ("filtered-clinic" in {tenant["slug"] for tenant in found}) == expected, query

@@ -152,6 +152,7 @@ async def test_paths_and_methods(admin: httpx.AsyncClient) -> None:
         ("sort=name", "sort"),
         ("server=a%00b", "server"),
         ("server=null", "server"),
+        ("slug_prefix=A%25", "slug_prefix"),
         ("tier=standard&tier=dedicated", "tier"),
     ],
 )

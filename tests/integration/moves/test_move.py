@@ -78,6 +78,7 @@ async def begin(driver: Driver, slug: str, server: str = "pg-b", **more: Any) ->
 
 async def test_written_to_all_along_there_and_back(driver: Driver, look: Any) -> None:
     slug = await make(driver, look, "written")
+    made = await driver.call("GET", f"/v1/tenants/{slug}")
     async with writing(driver, slug) as fleet:
         await asyncio.sleep(WRITTEN_SECONDS)
         ended = await driver.finish(await begin(driver, slug), 180)
@@ -85,6 +86,8 @@ async def test_written_to_all_along_there_and_back(driver: Driver, look: Any) ->
         await asyncio.sleep(WRITTEN_SECONDS)
         assert await driver.findings() == []
         there = len(fleet.acked())
+        moved = await driver.call("GET", f"/v1/tenants/{slug}")
+        assert moved["schema_revision"] == made["schema_revision"]
         async with look(slug, "moved_from") as source:
             kept = await source.fetchval("SELECT state FROM cp_meta.identity")
             assert kept == "previous"

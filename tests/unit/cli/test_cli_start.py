@@ -148,6 +148,8 @@ def test_bash_completes_commands_options_and_values(canned: CannedApi, tmp_path:
     assert complete(canned, tmp_path, "tenants", "create", "x", "--ti") == ["--tier"]
     assert complete(canned, tmp_path, "tenants", "list", "--tier", "d") == ["dedicated"]
     assert complete(canned, tmp_path, "psql", "a") == ["acme", "apex"]
+    # There may be more tenants than a completion asks for: the API looks for them.
+    assert canned.asked[-1].query["slug_prefix"] == "a"
 
 
 def test_completion_is_silent_when_the_api_does_not_answer(
