@@ -148,6 +148,30 @@ async def test_credentials_changed_meanwhile_are_those_of_the_way_back(
     await driver.assert_clean()
 
 
+async def test_a_sequence_that_fell_behind_is_found(
+    driver: Driver,
+    look: Any,  # noqa: F811
+) -> None:
+    slug = await make(driver, look, "sequences")
+    async with look(slug) as inside:
+        owner = await inside.fetchval("SELECT tableowner FROM pg_tables WHERE tablename = 'acked'")
+        await inside.execute(
+            f"""SET ROLE {owner}; CREATE TABLE public.counted (id serial PRIMARY KEY);
+                INSERT INTO public.counted SELECT FROM generate_series(1, 30);
+                GRANT SELECT ON public.counted, public.counted_id_seq
+                   TO {owner.replace("_owner", "_bak")}"""
+        )
+    await driver.finish(await begin(driver, slug), SECONDS)
+    await driver.assert_clean()
+    async with look(slug) as inside:
+        await inside.execute("SELECT setval('public.counted_id_seq', 29)")
+        (found,) = await driver.findings()
+        assert (found["invariant"], found["subject"]) == ("I-7", slug)
+        assert "public.counted_id_seq stands at 29, behind 30" in found["message"]
+        await inside.execute("SELECT setval('public.counted_id_seq', 30)")
+    await driver.assert_clean()
+
+
 async def who_logs_in(dsn: str) -> str | None:
     """The login that this DSN leads in, or that nobody is let in."""
     try:
