@@ -126,10 +126,7 @@ async def publish(inside: Connection, link: Link, tables: Sequence[Table]) -> No
     A table without a key gets the whole row as its identity; that costs a lock for a moment.
     """
     with translated():
-        if await inside.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)", link.name
-        ):
-            await inside.execute(fill("DROP PUBLICATION {name}", name=link.name))
+        await drop_publication(inside, link)
         for table in tables:
             if not table.keyed:
                 await inside.execute(f"ALTER TABLE {table.name} REPLICA IDENTITY FULL")
