@@ -80,6 +80,7 @@ class SourceFacts(msgspec.Struct, frozen=True, kw_only=True):
     wal_level: str
     slots_free: int
     senders_free: int
+    workers_free: int
     slot_wal_limit: int
     old_transactions: tuple[str, ...]
 
@@ -167,8 +168,6 @@ def _offline_reasons(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
         yield f"it has publications or subscriptions of its own: {named}"
     yield from _lacking("source", source)
     yield from _lacking("target", target)
-    if target.workers_free < 1:
-        yield "the target has no worker to spare: raise max_logical_replication_workers"
 
 
 def _lacking_room(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
@@ -189,6 +188,11 @@ def _lacking(which: str, facts: SourceFacts | TargetFacts) -> Iterator[str]:
         yield f"the {which} has no replication slot to spare: raise max_replication_slots"
     if facts.senders_free < _SPARE:
         yield f"the {which} has no sender to spare: raise max_wal_senders"
+    if facts.workers_free < 1:
+        yield (
+            f"the {which} has no replication worker to spare: finish earlier moves, or raise "
+            "max_logical_replication_workers"
+        )
 
 
 def _advice(source: SourceFacts, target: TargetFacts) -> Iterator[str]:

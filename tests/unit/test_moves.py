@@ -37,6 +37,7 @@ SOURCE = SourceFacts(
     wal_level="logical",
     slots_free=5,
     senders_free=5,
+    workers_free=1,
     slot_wal_limit=-1,
     old_transactions=(),
 )
@@ -108,6 +109,7 @@ def test_what_a_label_says_of_storage(labels: dict[str, str], bytes_: int | None
         ({"wal_level": "replica"}, "wal_level of the source"),
         ({"slots_free": 1}, "max_replication_slots"),
         ({"senders_free": 0}, "max_wal_senders"),
+        ({"workers_free": 0}, "the source has no replication worker"),
     ],
 )
 def test_what_can_only_be_moved_offline(changed: dict[str, object], word: str) -> None:

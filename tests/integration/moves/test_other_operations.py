@@ -75,6 +75,7 @@ async def test_no_move_begins_while_something_else_runs(
     driver: Driver,
     stack: Stack,
     catalog: Any,
+    look: Any,  # noqa: F811, ARG001 - no way back stays open
     other: Kind,
     step: str,
 ) -> None:
