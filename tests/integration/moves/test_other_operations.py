@@ -167,7 +167,7 @@ async def test_a_sequence_that_fell_behind_is_found(
     async with look(slug) as inside:
         await inside.execute("SELECT setval('public.counted_id_seq', 29)")
         (found,) = await driver.findings()
-        assert (found["invariant"], found["subject"]) == ("I-7", slug)
+        assert (found["code"], found["subject"]) == ("I-7", slug)
         assert "public.counted_id_seq stands at 29, behind 30" in found["message"]
         await inside.execute("SELECT setval('public.counted_id_seq', 30)")
     await driver.assert_clean()
