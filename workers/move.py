@@ -4,6 +4,8 @@ Until the switch everything can be taken back, and is, when the move fails or is
 switch on changes flow back to the old server, until the move is reversed or finished.
 """
 
+import msgspec
+
 from control_plane.adapters import clock, replication, tenant_roles, tenant_upkeep
 from control_plane.adapters.move_survey import read_target
 from control_plane.adapters.move_target import analyze, ensure_marker
@@ -11,7 +13,7 @@ from control_plane.catalog import databases, moves, operations
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import ContentMismatch, ServerUnsuitable
-from control_plane.domain.moves import Method, Survey, survey
+from control_plane.domain.moves import Method, Survey, storage_of, survey
 from control_plane.domain.plans import PLANS
 from control_plane.services.audit_seals import seal_and_anchor
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
@@ -28,7 +30,9 @@ async def preflight(ctx: StepContext) -> Outcome:
     way = await moving.way_of(ctx)
     facts = await moving.facts_of(ctx, way.live)
     async with ctx.admin(way.coming.server) as admin:
-        found = survey(facts, await read_target(admin, facts.locale.collate))
+        target = await read_target(admin, facts.locale.collate)
+    target = msgspec.structs.replace(target, storage=storage_of(way.coming.server.labels))
+    found = survey(facts, target)
     method = _choose(ctx, found)
     keyless = [table.name for table in facts.tables if not table.keyed]
     async with ctx.catalog_write() as db:

@@ -10,7 +10,7 @@ from workers.steps import linking, moving, switching
 async def restore_source(ctx: StepContext) -> Outcome:
     """The tenant is let in where it was, and its clients go on."""
     way = await moving.open_way(ctx)
-    await switching.go_back(ctx, way)
+    await switching.go_back(ctx, way, await switching.credentials_of(ctx, way))
     return Done(way.live.server.name)
 
 

@@ -126,10 +126,7 @@ async def publish(inside: Connection, link: Link, tables: Sequence[Table]) -> No
     A table without a key gets the whole row as its identity; that costs a lock for a moment.
     """
     with translated():
-        if await inside.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)", link.name
-        ):
-            await inside.execute(fill("DROP PUBLICATION {name}", name=link.name))
+        await drop_publication(inside, link)
         for table in tables:
             if not table.keyed:
                 await inside.execute(f"ALTER TABLE {table.name} REPLICA IDENTITY FULL")
@@ -288,6 +285,20 @@ async def enable(inside: Connection, link: Link) -> None:
     """Changes are streamed and applied from now on."""
     with translated():
         await inside.execute(fill(_ENABLE, name=link.name))
+
+
+async def rest(inside: Connection, link: Link) -> None:
+    """Nothing that is committed on the sender from now on is applied, until ``go_on``."""
+    with translated():
+        await inside.execute(fill(_DISABLE, name=link.name))
+
+
+async def go_on(inside: Connection, link: Link) -> None:
+    """A subscription that rests is enabled; one that is not there is not made."""
+    with translated():
+        row = await inside.fetchrow(_SUBSCRIBED, link.name)
+    if row is not None and not row["subenabled"]:
+        await enable(inside, link)
 
 
 async def unsubscribe(inside: Connection, link: Link) -> None:

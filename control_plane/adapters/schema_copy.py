@@ -111,6 +111,8 @@ async def restore_schema(
             [
                 *how,
                 "--exit-on-error",
+                # A tablespace is a place on the source's machine.
+                "--no-tablespaces",
                 f"--section={section}",
                 f"--use-list={file_path(entries)}",
                 f"--dbname={CONNECTION} dbname={target.database}",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from control_plane.adapters.postgres_server import Connection, translated
+from control_plane.adapters.sql_text import load
 
 _NAMES = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name
@@ -25,6 +26,40 @@ class Standing(msgspec.Struct, frozen=True):
     name: str
     last_value: int
     is_called: bool
+
+    @property
+    def reached(self) -> int:
+        """The highest value that it will not give again."""
+        return self.last_value if self.is_called else self.last_value - 1
+
+
+async def sequences_behind(inside: Connection) -> list[str]:
+    """Each sequence whose next value is taken already in the column it fills, one sentence each.
+
+    Clients may write meanwhile: the column is read first, and a sequence is ahead of it.
+    """
+    with translated():
+        used = await inside.fetch(load("sequences_in_use"))
+        if not used:
+            return []
+        highest = await inside.fetch(
+            " UNION ALL ".join(
+                f"SELECT {number} AS number, max({one['attribute']}) AS value "  # noqa: S608 - quoted by Postgres
+                f"FROM {one['relation']}"
+                for number, one in enumerate(used)
+            )
+        )
+    names = sorted({one["sequence"] for one in used})
+    standing = {one.name: one for one in await read_sequences(inside, names)}
+    found = []
+    for row in highest:
+        one, value = used[row["number"]], row["value"]
+        if value is not None and standing[one["sequence"]].reached < value:
+            found.append(
+                f"sequence {one['sequence']} stands at {standing[one['sequence']].last_value}, "
+                f"behind {value} in {one['relation']}.{one['attribute']}"
+            )
+    return sorted(found)
 
 
 async def sequence_names(reading: Connection) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from control_plane.adapters.pace import Pace
 from control_plane.adapters.postgres_server import Connection, connect, translated
 from control_plane.adapters.schema_copy import Place
 from control_plane.domain.moves import Progress, Table
@@ -23,11 +24,14 @@ Told = Callable[[Progress], Awaitable[None]]
 class TableCopy:
     """One run over all tables, by several pairs of connections, the largest tables first."""
 
-    def __init__(self, source: Place, target: Place, snapshot: str, *, binary: bool) -> None:
+    def __init__(
+        self, source: Place, target: Place, snapshot: str, *, binary: bool, pace: Pace
+    ) -> None:
         self._source = source
         self._target = target
         self._snapshot = snapshot
         self._format = "binary" if binary else "text"
+        self._pace = pace
         self._done = 0
         self._rows = 0
 
@@ -47,10 +51,13 @@ class TableCopy:
                 while not all(worker.done() for worker in workers):
                     await asyncio.wait(workers, timeout=_TELL_SECONDS)
                     seconds = time.monotonic() - started
-                    await told(Progress(self._done, total, self._rows, seconds, 0))
+                    await told(self._progress(total, seconds))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from failed
         return self._rows
+
+    def _progress(self, total: int, seconds: float) -> Progress:
+        return Progress(self._done, total, self._rows, seconds, 0, self._pace.rested)
 
     async def _work(self, waiting: list[Table]) -> None:
         source = await connect(
@@ -85,6 +92,7 @@ class TableCopy:
 
         async def read() -> None:
             async def take(piece: bytes) -> None:
+                await self._pace.turn()
                 self._done += len(piece)
                 await pieces.put(bytes(piece))
 

@@ -14,12 +14,13 @@ from control_plane.domain.moves import Comparison, Link, Method, MoveState
 
 
 class Copied(msgspec.Struct, frozen=True):
-    """What the initial copy carried."""
+    """What the initial copy carried; for ``rested_seconds`` it stood back for others."""
 
     rows: int
     tables: int
     copy_seconds: float
     index_seconds: float
+    rested_seconds: float = 0.0
 
 
 class Move(msgspec.Struct, frozen=True):

@@ -219,10 +219,17 @@ async def want_pause(
     return version
 
 
-async def end_pause(db: Connection, tenant_id: UUID, *, operation_id: UUID) -> bool:
-    """Ask the poolers to resume if this operation is the one that paused."""
+async def end_pause(
+    db: Connection, tenant_id: UUID, *, operation_id: UUID, epoch: int | None = None
+) -> bool:
+    """Ask the poolers to resume if this operation is the one that paused.
+
+    With ``epoch`` a pause that a later worker of the operation began stays.
+    """
     route = await find(db, tenant_id)
     if route is None or route.paused_by != operation_id:
+        return False
+    if epoch is not None and (route.pause_epoch or 0) > epoch:
         return False
     version = await next_version(db, route.cell_id)
     await db.execute(

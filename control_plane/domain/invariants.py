@@ -106,6 +106,7 @@ class FoundServer(msgspec.Struct, frozen=True):
     links: FoundLinks = FoundLinks()
     schema_problems: dict[str, str] = {}
     audit_problems: dict[str, str] = {}
+    sequence_problems: dict[str, str] = {}
 
 
 class FoundPooler(msgspec.Struct, frozen=True):
@@ -184,6 +185,9 @@ def _server(
             yield Finding(
                 "I-9", database.subject, message, f"tenantry audit verify {database.subject}"
             )
+        if database.name in server.sequence_problems and not database.busy:
+            message = server.sequence_problems[database.name]
+            yield Finding("I-7", database.subject, message, "SELECT setval(…) in its database")
 
 
 def _missing(server: FoundServer, expected: Iterable[ExpectedDatabase]) -> Iterator[Finding]:

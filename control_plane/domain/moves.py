@@ -1,7 +1,7 @@
 """What a move is: the names it gives to things on servers, what stands in its way, its evidence."""
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 from uuid import UUID
 
@@ -18,6 +18,10 @@ OPEN_STATES: tuple[MoveState, ...] = ("moving", "switched", "reversible")
 PAUSE_BUDGET_MS = 2_000
 _PER_MAJOR = 10_000
 _SPARE = 2
+# Postgres does not tell how large its disk is; whoever enrols a server may, as a label.
+STORAGE_LABEL = "storage_gb"
+# Indexes are made beside their tables, and WAL is written meanwhile.
+_ROOM = 1.3
 
 
 class Link(msgspec.Struct, frozen=True):
@@ -76,6 +80,7 @@ class SourceFacts(msgspec.Struct, frozen=True, kw_only=True):
     wal_level: str
     slots_free: int
     senders_free: int
+    workers_free: int
     slot_wal_limit: int
     old_transactions: tuple[str, ...]
 
@@ -94,10 +99,20 @@ class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
     slots_free: int
     senders_free: int
     workers_free: int
+    databases_size: int
+    storage: int | None = None
 
     @property
     def major(self) -> int:
         return self.version_num // _PER_MAJOR
+
+
+def storage_of(labels: Mapping[str, str]) -> int | None:
+    """The bytes that a server has for databases, if whoever enrolled it said so."""
+    try:
+        return int(float(labels[STORAGE_LABEL]) * 1024**3)
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 class Survey(msgspec.Struct, frozen=True):
@@ -113,7 +128,7 @@ def survey(source: SourceFacts, target: TargetFacts) -> Survey:
     return Survey(
         refusals=tuple(_refusals(source, target)),
         offline_reasons=tuple(_offline_reasons(source, target)),
-        advice=tuple(_advice(source)),
+        advice=tuple(_advice(source, target)),
     )
 
 
@@ -139,6 +154,7 @@ def _refusals(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
     if source.foreign_tables:
         named = ", ".join(source.foreign_tables)
         yield f"foreign tables need a server that a tenant cannot make: drop {named}"
+    yield from _lacking_room(source, target)
 
 
 def _offline_reasons(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
@@ -152,8 +168,17 @@ def _offline_reasons(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
         yield f"it has publications or subscriptions of its own: {named}"
     yield from _lacking("source", source)
     yield from _lacking("target", target)
-    if target.workers_free < 1:
-        yield "the target has no worker to spare: raise max_logical_replication_workers"
+
+
+def _lacking_room(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
+    if target.storage is None:
+        return
+    needed, left = source.size * _ROOM, max(0, target.storage - target.databases_size)
+    if left < needed:
+        yield (
+            f"it needs about {size_words(needed)} on the target, which has {size_words(left)} left "
+            f"({STORAGE_LABEL} without its databases): choose another server, or make room there"
+        )
 
 
 def _lacking(which: str, facts: SourceFacts | TargetFacts) -> Iterator[str]:
@@ -163,9 +188,19 @@ def _lacking(which: str, facts: SourceFacts | TargetFacts) -> Iterator[str]:
         yield f"the {which} has no replication slot to spare: raise max_replication_slots"
     if facts.senders_free < _SPARE:
         yield f"the {which} has no sender to spare: raise max_wal_senders"
+    if facts.workers_free < 1:
+        yield (
+            f"the {which} has no replication worker to spare: finish earlier moves, or raise "
+            "max_logical_replication_workers"
+        )
 
 
-def _advice(source: SourceFacts) -> Iterator[str]:
+def _advice(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
+    if target.storage is None:
+        yield (
+            f"it needs about {size_words(source.size * _ROOM)} on the target; whether there is "
+            f"room is not known (the server has no label {STORAGE_LABEL})"
+        )
     keyless = [table.name for table in source.tables if not table.keyed and table.logged]
     if keyless:
         yield (
@@ -176,20 +211,25 @@ def _advice(source: SourceFacts) -> Iterator[str]:
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a copy is; ``retained`` is WAL kept on the source's disk for it, in bytes."""
+    """How far a copy is; ``retained`` is WAL kept on the source's disk for it, in bytes.
+
+    ``rested`` is for how many seconds it stood back for those who work on the source.
+    """
 
     done: int
     total: int
     rows: int
     seconds: float
     retained: int
+    rested: float = 0.0
 
     def words(self) -> str:
         share = self.done / self.total if self.total else 1.0
         left = self.seconds / share - self.seconds if share > 0 else 0.0
+        rested = f"; rested {self.rested:.0f} s for others" if self.rested else ""
         return (
             f"{size_words(self.done)} of about {size_words(self.total)}, {self.rows:,} rows, "
-            f"about {max(0.0, left):.0f} s left; {size_words(self.retained)} of WAL kept"
+            f"about {max(0.0, left):.0f} s left; {size_words(self.retained)} of WAL kept{rested}"
         )
 
 

@@ -76,20 +76,23 @@ async def hold_everywhere(catalog: Catalog, tenant_id: UUID, wanted: Hold) -> No
     try:
         await _all_hold(catalog, tenant_id, operation_id, epoch, wanted.answer_within)
     except (PoolerUnavailable, asyncio.CancelledError):
-        await resume_everywhere(catalog, tenant_id, operation_id=operation_id)
+        await resume_everywhere(catalog, tenant_id, operation_id=operation_id, epoch=epoch)
         raise
 
 
-async def resume_everywhere(catalog: Catalog, tenant_id: UUID, *, operation_id: UUID) -> bool:
+async def resume_everywhere(
+    catalog: Catalog, tenant_id: UUID, *, operation_id: UUID, epoch: int | None = None
+) -> bool:
     """End this operation's pause; whether it still was in force.
 
     Commit and abort are the same here: a pooler first takes the route as it is, then resumes.
+    With ``epoch`` a pause that a later worker of the operation began stays.
 
     Raises:
         CatalogUnavailable: the catalog does not answer; the poolers resume by themselves.
     """
     async with catalog.transaction() as db:
-        return await routes.end_pause(db, tenant_id, operation_id=operation_id)
+        return await routes.end_pause(db, tenant_id, operation_id=operation_id, epoch=epoch)
 
 
 async def wait_served(

@@ -3,6 +3,8 @@
 import asyncio
 from uuid import UUID
 
+import msgspec
+
 from control_plane.adapters import tenant_roles, tenant_schema
 from control_plane.adapters.inventory import read_inventory
 from control_plane.adapters.postgres_server import (
@@ -11,6 +13,7 @@ from control_plane.adapters.postgres_server import (
     connect,
     require_server,
 )
+from control_plane.adapters.sequences import sequences_behind
 from control_plane.adapters.tenant_database import Identity
 from control_plane.catalog import databases, poolers, routes, servers, snapshot, upkeep
 from control_plane.catalog.databases import Database
@@ -76,6 +79,15 @@ async def _pooler(db: CatalogConnection, pooler: Pooler) -> FoundPooler:
     )
 
 
+class _Inside(msgspec.Struct, frozen=True):
+    """What is wrong in one database: with its schema, its audit log, its sequences."""
+
+    database: str
+    schema: str | None = None
+    audit: str | None = None
+    sequences: str = ""
+
+
 class _Look:
     """One look at one server."""
 
@@ -111,7 +123,7 @@ class _Look:
         finally:
             connection.terminate()
         settled = [d for d in enter if self._enterable(d) and inventory.databases.get(d.name)]
-        problems = await asyncio.gather(*(self._enter(address, d) for d in settled))
+        inside = await asyncio.gather(*(self._enter(address, d) for d in settled))
         return FoundServer(
             name=self._server.name,
             databases=inventory.databases,
@@ -119,8 +131,9 @@ class _Look:
             logins=logins,
             session_operations=inventory.session_operations,
             links=inventory.links,
-            schema_problems={name: schema for name, schema, _ in problems if schema},
-            audit_problems={name: audit for name, _, audit in problems if audit},
+            schema_problems={one.database: one.schema for one in inside if one.schema},
+            audit_problems={one.database: one.audit for one in inside if one.audit},
+            sequence_problems={one.database: one.sequences for one in inside if one.sequences},
         )
 
     def _enterable(self, database: Database) -> bool:
@@ -147,10 +160,7 @@ class _Look:
             for login, fact in facts.items()
         }
 
-    async def _enter(
-        self, address: ServerAddress, database: Database
-    ) -> tuple[str, str | None, str | None]:
-        """The database's name, what is wrong with its schema, and with its audit log."""
+    async def _enter(self, address: ServerAddress, database: Database) -> _Inside:
         identity = Identity(
             tenant_id=database.tenant_id,
             generation=database.generation,
@@ -166,11 +176,14 @@ class _Look:
                     )
                     last = self._sealed.get(database.tenant_id) if database.tenant_id else None
                     audit = await end_problem(inside, database.roles, last, self._longest_lag)
+                    # What moved or was restored brought its sequences along, one by one.
+                    moved = database.purpose == "primary" and database.generation > 1
+                    behind = await sequences_behind(inside) if moved else []
                 finally:
                     inside.terminate()
             except TenantryError as error:
-                return database.name, error.message, None
-        return database.name, None, audit
+                return _Inside(database.name, schema=error.message)
+        return _Inside(database.name, audit=audit, sequences="; ".join(behind))
 
 
 def _as_wanted(

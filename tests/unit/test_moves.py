@@ -13,6 +13,7 @@ from control_plane.domain.moves import (
     SourceFacts,
     Table,
     TargetFacts,
+    storage_of,
     survey,
     unequal,
 )
@@ -36,6 +37,7 @@ SOURCE = SourceFacts(
     wal_level="logical",
     slots_free=5,
     senders_free=5,
+    workers_free=1,
     slot_wal_limit=-1,
     old_transactions=(),
 )
@@ -47,6 +49,8 @@ TARGET = TargetFacts(
     slots_free=5,
     senders_free=5,
     workers_free=3,
+    databases_size=7 * 1024**3,
+    storage=10 * 1024**3,
 )
 
 
@@ -65,6 +69,37 @@ def test_every_refusal_at_once() -> None:
     assert len(survey(source, target).refusals) == 6
 
 
+def test_a_server_without_room_is_refused() -> None:
+    fits = msgspec.structs.replace(SOURCE, size=2 * 1024**3)
+    assert survey(fits, TARGET).refusals == ()
+    large = msgspec.structs.replace(SOURCE, size=3 * 1024**3)
+    (reason,) = survey(large, TARGET).refusals
+    assert "needs about 4 GB" in reason
+    assert "3 GB left" in reason
+
+
+def test_where_room_is_not_known_it_is_said() -> None:
+    unknown = msgspec.structs.replace(TARGET, storage=None)
+    found = survey(SOURCE, unknown)
+    assert found.refusals == ()
+    (advice,) = found.advice
+    assert "storage_gb" in advice
+
+
+@pytest.mark.parametrize(
+    ("labels", "bytes_"),
+    [
+        ({"storage_gb": "2"}, 2 * 1024**3),
+        ({"storage_gb": "0.5"}, 512 * 1024**2),
+        ({"storage_gb": "much"}, None),
+        ({"storage_gb": "inf"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_label_says_of_storage(labels: dict[str, str], bytes_: int | None) -> None:
+    assert storage_of(labels) == bytes_
+
+
 @pytest.mark.parametrize(
     ("changed", "word"),
     [
@@ -74,6 +109,7 @@ def test_every_refusal_at_once() -> None:
         ({"wal_level": "replica"}, "wal_level of the source"),
         ({"slots_free": 1}, "max_replication_slots"),
         ({"senders_free": 0}, "max_wal_senders"),
+        ({"workers_free": 0}, "the source has no replication worker"),
     ],
 )
 def test_what_can_only_be_moved_offline(changed: dict[str, object], word: str) -> None:

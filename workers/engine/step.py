@@ -131,11 +131,18 @@ class StepContext:
         """An administrator's connection inside a tenant database, kept until the lease ends.
 
         There is one for each ``use``.
+
+        Raises:
+            LeaseLost: another worker owns the operation.
         """
         held = self.held(database, use)
         if held is None:
             held = await connect(self.address(server), database, self.session_name)
             self._inside[database, use] = held
+            # In this order: a successor ends every session that was there when it took over,
+            # and whoever makes another one from then on is told here.
+            async with self.catalog_read() as db:
+                await leases.guard(db, self._lease)
         return held
 
     def held(self, database: str, use: str = "") -> Connection | None:

@@ -12,6 +12,7 @@ from control_plane.adapters.comparison import (
     read_tables,
 )
 from control_plane.adapters.schema_copy import Place
+from control_plane.adapters.sequences import sequences_behind
 from control_plane.catalog import moves
 from control_plane.domain.backups import TableContent
 from control_plane.domain.errors import ContentMismatch
@@ -57,6 +58,7 @@ async def compare_at_switch(ctx: StepContext, way: Way) -> Outcome:
     async with moving.reading(ctx, way.live, way.coming) as places:
         snapshots = (None, way.move.snapshot)
         found = await _read_both(places, tables, snapshots, way.move.fence_lsn or "")
+    found = await _with_sequences(ctx, way, found)
     await switching.end_photograph(ctx, way)
     async with ctx.catalog_write() as db:
         await moves.record_comparison(db, way.move.id, found, at_switch=True)
@@ -103,6 +105,19 @@ async def _read_closed(places: Sequence[Place], tables: Sequence[Table]) -> Comp
         return found
     different = f"{here.rows} large objects on the source, {there.rows} or others there"
     return msgspec.structs.replace(found, differences=[*found.differences, different])
+
+
+async def _with_sequences(ctx: StepContext, way: Way, found: Comparison) -> Comparison:
+    """I-7: no sequence fell behind its column; one that was behind before is the tenant's own."""
+    before = await sequences_behind(await moving.inside(ctx, way.live))
+    now = await sequences_behind(await moving.inside(ctx, way.coming))
+    known = {_sequence(words) for words in before}
+    behind = [words for words in now if _sequence(words) not in known]
+    return msgspec.structs.replace(found, differences=[*found.differences, *behind])
+
+
+def _sequence(words: str) -> str:
+    return words.partition(" stands at ")[0]
 
 
 def _with_hold(found: Comparison, held_ms: float) -> Comparison:

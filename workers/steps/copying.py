@@ -19,6 +19,7 @@ from control_plane.adapters.move_target import (
     open_loader,
     settle_target,
 )
+from control_plane.adapters.pace import Pace
 from control_plane.adapters.pg_programs import Programs
 from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.adapters.schema_copy import (
@@ -106,10 +107,13 @@ class _Copy:
         async with self._snapshot() as snapshot:
             await dump_schema(self._programs, source, snapshot, held)
             await restore_schema(self._programs, into, held, "pre-data", without_schemas=made)
+            moving.reach(self._ctx, "copy_data.rows.before")
             binary = held.source_major == held.target_major
-            rows = await TableCopy(source, into, snapshot, binary=binary).run(
-                self._facts.tables, jobs=_JOBS, told=self._tell
-            )
+            async with self._paced() as pace:
+                rows = await TableCopy(source, into, snapshot, binary=binary, pace=pace).run(
+                    self._facts.tables, jobs=_JOBS, told=self._tell
+                )
+        moving.reach(self._ctx, "copy_data.rows.after")
         copied = time.monotonic()
         await self._ctx.tell(f"{rows:,} rows copied; making indexes")
         if not self._way.online:
@@ -120,7 +124,17 @@ class _Copy:
             tables=len(self._facts.tables),
             copy_seconds=round(copied - started, 2),
             index_seconds=round(time.monotonic() - copied, 2),
+            rested_seconds=pace.rested,
         )
+
+    @asynccontextmanager
+    async def _paced(self) -> AsyncIterator[Pace]:
+        pace = Pace()
+        if not self._way.online:
+            yield pace
+            return
+        async with pace.kept(await moving.inside(self._ctx, self._way.live, "pace")):
+            yield pace
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[str]:
@@ -178,7 +192,8 @@ async def _forget_subscription(ctx: StepContext, way: Way) -> None:
 
 
 def _words(copied: Copied) -> str:
+    rested = f", rested {copied.rested_seconds:.1f} s for others" if copied.rested_seconds else ""
     return (
         f"{copied.rows:,} rows of {copied.tables} tables in {copied.copy_seconds:.1f} s, "
-        f"indexes in {copied.index_seconds:.1f} s"
+        f"indexes in {copied.index_seconds:.1f} s{rested}"
     )

@@ -1,7 +1,7 @@
 """Both ends of a move, as the steps of its verbs see them."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
@@ -16,6 +16,7 @@ from control_plane.catalog.servers import Server
 from control_plane.domain.errors import NotFound
 from control_plane.domain.moves import Link, SourceFacts, Table
 from control_plane.domain.tenants import Tenant
+from workers.engine import failpoints
 from workers.engine.step import StepContext
 
 
@@ -117,15 +118,35 @@ async def tables_of(ctx: StepContext, end: End) -> tuple[Table, ...]:
 @asynccontextmanager
 async def reading(ctx: StepContext, *ends: End) -> AsyncIterator[tuple[Place, ...]]:
     """The databases as the tenant's backup role sees them, for the block."""
-    places = []
-    for end in ends:
-        async with ctx.admin(end.server) as admin:
-            password = await open_backup_login(admin, end.database.roles)
-        address = ctx.address(end.server).for_login(end.database.roles.backup, password)
-        places.append(Place(address, end.database.name, ctx.session_name))
+    async with AsyncExitStack() as opened:
+        yield tuple([await opened.enter_async_context(_read_by_backup(ctx, end)) for end in ends])
+
+
+@asynccontextmanager
+async def _read_by_backup(ctx: StepContext, end: End) -> AsyncIterator[Place]:
+    roles = end.database.roles
+    # Whoever went before has the login until its sessions end.
+    async with ctx.admin(end.server):
+        pass
+    # A session of its own: it has the login to itself for as long as it lasts.
+    admin = await ctx.inside(end.server, "postgres", f"backup login on {end.server.name}")
+    password = await open_backup_login(admin, roles)
     try:
-        yield tuple(places)
+        address = ctx.address(end.server).for_login(roles.backup, password)
+        yield Place(address, end.database.name, ctx.session_name)
     finally:
-        for end in ends:
-            async with ctx.admin(end.server) as admin:
-                await close_backup_login(admin, end.database.roles)
+        if not admin.is_closed():
+            await close_backup_login(admin, roles)
+
+
+async def take_over(ctx: StepContext, end: End) -> Connection:
+    """``inside``, once nobody who worked on this operation before has a session on the server."""
+    async with ctx.admin(end.server):
+        pass
+    return await inside(ctx, end)
+
+
+def reach(ctx: StepContext, place: str) -> None:
+    """A crash point inside a step, for tests: ``<step>.<place>.<before|after>``."""
+    directory = ctx.ports.settings.engine.failpoint_dir
+    failpoints.reach(directory, f"{ctx.operation.kind}.{place}", ctx.operation.subject)

@@ -6,7 +6,8 @@ keeps writers out is in Postgres; the pause at the poolers spares their clients 
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from control_plane.catalog import databases, moves
 from control_plane.catalog.databases import Credential
 from control_plane.catalog.moves import Switched
 from control_plane.domain.errors import (
+    CatalogUnavailable,
     LoginFailed,
     ObjectInUse,
     PoolerUnavailable,
@@ -29,7 +31,6 @@ from control_plane.domain.errors import (
     WrongState,
 )
 from control_plane.router.barrier import Hold, hold_everywhere, resume_everywhere
-from workers.engine import failpoints
 from workers.engine.step import Done, Outcome, StepContext, Wait
 from workers.steps import moving
 from workers.steps.moving import End, Way
@@ -50,6 +51,7 @@ SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::float8
 """
 # Whatever of this kind happens before the catalog has changed puts the switch off.
 _PUT_OFF = (
+    CatalogUnavailable,
     PoolerUnavailable,
     ObjectInUse,
     ServerUnavailable,
@@ -60,44 +62,54 @@ _PUT_OFF = (
     TimeoutError,
 )
 
+Ends = tuple[Connection, Connection, Connection]
+
 
 async def switch(ctx: StepContext, way: Way) -> Outcome:
     """The tenant is served by the other database, or by the one it has; never by none for long."""
     if way.switched:
-        await resume_everywhere(ctx.ports.catalog, ctx.tenant_id, operation_id=ctx.operation.id)
+        await _resume(ctx)
         return Done(_words(way))
-    await go_back(ctx, way)
+    credentials = await credentials_of(ctx, way)
+    await go_back(ctx, way, credentials)
     if way.online and (reason := await _not_now(ctx, way)) is not None:
         return Wait(1.0, reason)
     async with moving.reading(ctx, way.live) as (place,):
-        attempt = _Attempt(ctx, way)
         try:
-            await attempt.prepare(place)
-            async with asyncio.timeout(way.move.pause_budget_ms / 1000):
-                done = await attempt.carry_out()
+            attempt = _Attempt(ctx, way, await _ends(ctx, way), credentials)
+            async with attempt.prepared(place):
+                async with asyncio.timeout(way.move.pause_budget_ms / 1000):
+                    done = await attempt.carry_out()
         except _PUT_OFF as error:
-            return await _put_off(ctx, way, error)
-        finally:
-            attempt.close()
+            return await _put_off(ctx, way, credentials, error)
         return await _commit(ctx, way, done, attempt)
 
 
-async def go_back(ctx: StepContext, way: Way) -> None:
-    """Only the live database lets the tenant in, and its clients go on; whatever was begun."""
+async def go_back(ctx: StepContext, way: Way, credentials: Sequence[Credential]) -> None:
+    """Only the live database lets the tenant in, and its clients go on; whatever was begun.
+
+    The catalog is asked last: without it the poolers go on by themselves when the pause is over.
+    """
     if not way.switched:
-        inside = await _reached(ctx, way.coming)
-        if inside is not None:
-            await _close(inside, way.coming)
-        await open_live(ctx, way)
-    await resume_everywhere(ctx.ports.catalog, ctx.tenant_id, operation_id=ctx.operation.id)
+        live, coming = await moving.take_over(ctx, way.live), await _reached(ctx, way.coming)
+        if coming is not None:
+            await _close(coming, way.coming)
+            await replication.go_on(coming, way.link)
+        await _open(live, way, credentials)
+    await _resume(ctx)
 
 
-async def open_live(ctx: StepContext, way: Way) -> None:
+async def _resume(ctx: StepContext) -> None:
+    await resume_everywhere(
+        ctx.ports.catalog, ctx.tenant_id, operation_id=ctx.operation.id, epoch=ctx.epoch
+    )
+
+
+async def _open(live: Connection, way: Way, credentials: Sequence[Credential]) -> None:
     """The live database says that it is the tenant's, and lets it in."""
-    live = await moving.inside(ctx, way.live)
     database = way.live.database
     await tenant_database.write_identity(live, way.tenant.id, database.generation, "primary")
-    for credential in await _credentials(ctx, way):
+    for credential in credentials:
         await tenant_roles.open_login(
             live, credential.login, credential.verifier, way.tenant.limits.login
         )
@@ -106,7 +118,7 @@ async def open_live(ctx: StepContext, way: Way) -> None:
 async def _reached(ctx: StepContext, end: End) -> Connection | None:
     """Inside the new database, if its server answers: one that does not lets nobody in."""
     try:
-        return await moving.inside(ctx, end)
+        return await moving.take_over(ctx, end)
     except (ServerUnavailable, ServerRefused):
         return None
 
@@ -117,7 +129,8 @@ async def _close(inside: Connection, end: End) -> None:
     await tenant_roles.terminate_login_sessions(inside, roles.logins)
 
 
-async def _credentials(ctx: StepContext, way: Way) -> list[Credential]:
+async def credentials_of(ctx: StepContext, way: Way) -> list[Credential]:
+    """What the tenant logs in with, wherever it is served."""
     async with ctx.catalog_read() as db:
         held = await databases.credentials(db, way.live.database.role_set_id)
     return [credential for credential in held.values() if credential.state != "revoked"]
@@ -149,13 +162,18 @@ async def _not_now(ctx: StepContext, way: Way) -> str | None:
     return None
 
 
-async def _put_off(ctx: StepContext, way: Way, error: TenantryError | TimeoutError) -> Outcome:
+async def _put_off(
+    ctx: StepContext,
+    way: Way,
+    credentials: Sequence[Credential],
+    error: TenantryError | TimeoutError,
+) -> Outcome:
     reason = (
         error.message
         if isinstance(error, TenantryError)
         else f"the pause budget of {way.move.pause_budget_ms} ms was not enough"
     )
-    await go_back(ctx, way)
+    await go_back(ctx, way, credentials)
     async with ctx.catalog_write() as db:
         attempts = await moves.put_off(db, way.move.id, reason)
     seconds = min(_MOST_WAIT_SECONDS, 2.0**attempts)
@@ -163,63 +181,72 @@ async def _put_off(ctx: StepContext, way: Way, error: TenantryError | TimeoutErr
 
 
 async def _commit(ctx: StepContext, way: Way, done: Switched, attempt: "_Attempt") -> Outcome:
-    """The compare-and-set. When the catalog does not say what became of it, nobody guesses."""
-    reach(ctx, "commit.before")
+    """The compare-and-set. When the catalog does not say what became of it, nobody guesses.
+
+    Raises:
+        CatalogUnavailable: it did not.
+    """
+    moving.reach(ctx, "switch_route.commit.before")
     done = msgspec.structs.replace(done, paused_ms=attempt.paused_ms())
+    written = False
     try:
         async with ctx.catalog_write() as db:
             await moves.switch(db, way.move, ctx.operation.id, done, back=way.back)
-    except WrongState as error:
-        return await _put_off(ctx, way, error)
-    reach(ctx, "commit.after")
+            written = True
+    except (WrongState, CatalogUnavailable) as error:
+        if written:
+            raise
+        return await _put_off(ctx, way, attempt.credentials, error)
+    moving.reach(ctx, "switch_route.commit.after")
     return Done(f"clients waited about {done.paused_ms:.0f} ms; {way.coming.server.name} serves")
 
 
 class _Attempt:
-    """One try: everything that can be had before the pause is had before it."""
+    """One try: everything that can be had before the pause is had before it.
 
-    def __init__(self, ctx: StepContext, way: Way) -> None:
+    Its connections are made once: a worker that wakes up after its lease finds them ended.
+    """
+
+    def __init__(
+        self, ctx: StepContext, way: Way, ends: Ends, credentials: Sequence[Credential]
+    ) -> None:
+        self.credentials = credentials
         self._ctx = ctx
         self._way = way
+        self._live, self._coming, self._photographer = ends
         self._started = 0.0
         self._reading: Connection | None = None
         self._snapshot: str | None = None
         self._names: list[str] = []
-        self._credentials: list[Credential] = []
 
     def paused_ms(self) -> float:
         """How long clients have been held by now."""
         return round((time.monotonic() - self._started) * 1000, 1)
 
-    def close(self) -> None:
-        if self._reading is not None:
-            self._reading.terminate()
-
-    async def prepare(self, place: Place) -> None:
-        """Connections, names and credentials; and who is in the session endpoint may leave."""
-        ctx, way = self._ctx, self._way
-        self._credentials = await _credentials(ctx, way)
-        for end in (way.live, way.coming):
-            await moving.inside(ctx, end)
-        await end_photograph(ctx, way)
+    @asynccontextmanager
+    async def prepared(self, place: Place) -> AsyncIterator[None]:
+        """What reads sequences is there for the block; who is in the session endpoint may leave."""
+        await _end_transaction(self._photographer)
         self._reading = await connect(place.address, place.database, place.session)
-        self._names = await sequences.sequence_names(self._reading)
-        if way.online:
-            await self._drain_sessions()
+        try:
+            self._names = await sequences.sequence_names(self._reading)
+            if self._way.online:
+                await self._drain_sessions()
+            yield
+        finally:
+            self._reading.terminate()
 
     async def carry_out(self) -> Switched:
         """From the pause to the moment before the catalog changes."""
         self._started = time.monotonic()
         if self._way.online:
             await self._hold()
-        reach(self._ctx, "fence.before")
+        moving.reach(self._ctx, "switch_route.fence.before")
         await self._fence()
-        reach(self._ctx, "fence.after")
-        live = await moving.inside(self._ctx, self._way.live)
+        moving.reach(self._ctx, "switch_route.fence.after")
         await _together(self._drain(), self._carry_sequences())
-        fence_lsn = await live.fetchval("SELECT pg_current_wal_insert_lsn()::text")
-        coming = await moving.inside(self._ctx, self._way.coming)
-        begin_lsn = await coming.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        fence_lsn = await self._live.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        begin_lsn = await self._coming.fetchval("SELECT pg_current_wal_insert_lsn()::text")
         await _together(self._photograph(), self._admit())
         return Switched(str(fence_lsn), str(begin_lsn), self._snapshot, 0.0)
 
@@ -240,47 +267,56 @@ class _Attempt:
 
     async def _fence(self) -> None:
         """Nobody of the tenant writes to the live database any more, and it says so."""
-        live, database = await moving.inside(self._ctx, self._way.live), self._way.live.database
-        await _close(live, self._way.live)
+        database = self._way.live.database
+        await _close(self._live, self._way.live)
         await tenant_database.write_identity(
-            live, self._way.tenant.id, database.generation, "previous"
+            self._live, self._way.tenant.id, database.generation, "previous"
         )
 
     async def _drain(self) -> None:
         if not self._way.online:
             return
-        live = await moving.inside(self._ctx, self._way.live)
-        coming = await moving.inside(self._ctx, self._way.coming, PHOTOGRAPH)
-        marker = await replication.mark(live)
-        while not await replication.arrived(coming, marker):
-            await coming.execute("SELECT pg_sleep($1)", _LOOK_SECONDS)
+        marker = await replication.mark(self._live)
+        while not await replication.arrived(self._photographer, marker):
+            await self._photographer.execute("SELECT pg_sleep($1)", _LOOK_SECONDS)
+        # What somebody else writes behind the fence must not come back as a change of ours.
+        await replication.rest(self._photographer, self._way.link)
 
     async def _carry_sequences(self) -> None:
-        coming = await moving.inside(self._ctx, self._way.coming)
         if self._reading is not None:
             found = await sequences.read_sequences(self._reading, self._names)
-            await sequences.set_sequences(coming, found)
+            await sequences.set_sequences(self._coming, found)
 
     async def _photograph(self) -> None:
-        session = await moving.inside(self._ctx, self._way.coming, PHOTOGRAPH)
-        self._snapshot = await export_snapshot(session)
+        self._snapshot = await export_snapshot(self._photographer)
 
     async def _admit(self) -> None:
         """The new database says whose it is, and lets the tenant in."""
-        ctx, way = self._ctx, self._way
-        coming = await moving.inside(ctx, way.coming)
+        way = self._way
         # This commit waits for its WAL, hence for all that was applied before it.
         generation = max(way.live.database.generation + 1, way.coming.database.generation)
-        await tenant_database.write_identity(coming, way.tenant.id, generation, "primary")
-        for credential in self._credentials:
+        await tenant_database.write_identity(self._coming, way.tenant.id, generation, "primary")
+        for credential in self.credentials:
             await tenant_roles.open_login(
-                coming, credential.login, credential.verifier, way.tenant.limits.login
+                self._coming, credential.login, credential.verifier, way.tenant.limits.login
             )
+
+
+async def _ends(ctx: StepContext, way: Way) -> Ends:
+    """Inside both databases, and what photographs the one to come."""
+    return (
+        await moving.inside(ctx, way.live),
+        await moving.inside(ctx, way.coming),
+        await moving.inside(ctx, way.coming, PHOTOGRAPH),
+    )
 
 
 async def end_photograph(ctx: StepContext, way: Way) -> None:
     """The session that keeps a snapshot of the new database keeps it no longer, and is there."""
-    session = await moving.inside(ctx, way.coming, PHOTOGRAPH)
+    await _end_transaction(await moving.inside(ctx, way.coming, PHOTOGRAPH))
+
+
+async def _end_transaction(session: Connection) -> None:
     if session.is_in_transaction():
         await session.execute("ROLLBACK")
 
@@ -292,13 +328,6 @@ async def _together(*works: Coroutine[Any, Any, None]) -> None:
                 group.create_task(work)
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from failed
-
-
-def reach(ctx: StepContext, place: str) -> None:
-    """A crash point inside the switch, for tests."""
-    directory = ctx.ports.settings.engine.failpoint_dir
-    boundary = f"{ctx.operation.kind}.switch_route.{place}"
-    failpoints.reach(directory, boundary, ctx.operation.subject)
 
 
 def _words(way: Way) -> str:

@@ -80,6 +80,8 @@ SELECT jsonb_build_object(
                   - (SELECT count(*) FROM pg_replication_slots),
     'senders_free', current_setting('max_wal_senders')::integer
                     - (SELECT count(*) FROM pg_stat_replication),
+    'workers_free', current_setting('max_logical_replication_workers')::integer
+                    - (SELECT count(*) FROM pg_subscription WHERE subenabled),
     'slot_wal_limit', (SELECT setting::bigint * 1048576 FROM pg_settings
                         WHERE name = 'max_slot_wal_keep_size'),
     'old_transactions', coalesce((SELECT jsonb_agg(

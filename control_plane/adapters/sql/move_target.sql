@@ -11,6 +11,6 @@ SELECT jsonb_build_object(
     'senders_free', current_setting('max_wal_senders')::integer
                     - (SELECT count(*) FROM pg_stat_replication),
     'workers_free', current_setting('max_logical_replication_workers')::integer
-                    - (SELECT count(*) FROM pg_stat_activity
-                        WHERE backend_type LIKE 'logical replication%worker')
+                    - (SELECT count(*) FROM pg_subscription WHERE subenabled),
+    'databases_size', (SELECT sum(pg_database_size(oid)) FROM pg_database)
 )::text

@@ -17,6 +17,7 @@ from control_plane.adapters.move_target import (
     open_loader,
     settle_target,
 )
+from control_plane.adapters.pace import Pace
 from control_plane.adapters.pg_programs import Programs
 from control_plane.adapters.schema_copy import Place as Side
 from control_plane.adapters.schema_copy import archive, dump_schema, restore_schema
@@ -102,7 +103,7 @@ class Journey:
                     await dump_schema(programs, reading, exported.snapshot, held)
                     await restore_schema(programs, into, held, "pre-data")
                     same = self.target.server.version == clinic.place.server.version
-                    copy = TableCopy(reading, into, exported.snapshot, binary=same)
+                    copy = TableCopy(reading, into, exported.snapshot, binary=same, pace=Pace())
                     await copy.run(facts.tables, jobs=2, told=unheard)
                     await restore_schema(programs, into, held, "post-data", jobs=2)
         await settle_target(target, self.there, clinic.roles)

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from control_plane.domain.names import show
 from control_plane.domain.plans import PLANS
 from deploy.local.stack import Stack
 from tests.driver import Driver, fresh_slug
@@ -18,12 +19,25 @@ MOMENTS = ("before", "after")
 WRITTEN_SECONDS = 1.0
 
 
+async def to_the_catalog(stack: Stack) -> "asyncpg.Connection[asyncpg.Record]":
+    """A connection that no restart of the catalog has broken."""
+    facts = stack.facts()["catalog"]
+    return await asyncpg.connect(
+        host=facts["host"],
+        port=facts["port"],
+        user=facts["user"],
+        password=Path(facts["password_file"]).read_text().strip(),
+        database=facts["database"],
+    )
+
+
 @asynccontextmanager
 async def inside(
-    stack: Stack, driver: Driver, catalog: Any, slug: str, which: str = "primary"
+    stack: Stack, driver: Driver, slug: str, which: str = "primary"
 ) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """The administrator inside the tenant's database, or inside the one it has moved from."""
     tenant = await driver.call("GET", f"/v1/tenants/{slug}")
+    catalog = await to_the_catalog(stack)
     row = await catalog.fetchrow(
         """SELECT d.name, s.name AS server FROM databases d JOIN servers s ON s.id = d.server_id
            JOIN tenants t ON t.id = d.tenant_id
@@ -31,6 +45,8 @@ async def inside(
         tenant["slug"],
         which,
     )
+    await catalog.close()
+    assert row is not None, f"{slug} has no database that is {which}"
     (server,) = (one for one in stack.facts()["servers"] if one["name"] == row["server"])
     connection = await asyncpg.connect(
         host=server["host"],
@@ -46,8 +62,16 @@ async def inside(
 
 
 @pytest.fixture
-def look(stack: Stack, driver: Driver, catalog: Any) -> Any:
-    return lambda slug, which="primary": inside(stack, driver, catalog, slug, which)
+async def look(stack: Stack, driver: Driver) -> AsyncIterator[Any]:
+    """Enters a tenant's database; afterwards no way back is open, for each keeps a worker."""
+    yield lambda slug, which="primary": inside(stack, driver, slug, which)
+    await driver.settle()
+    catalog = await to_the_catalog(stack)
+    rows = await catalog.fetch("SELECT tenant_id FROM moves WHERE state = 'reversible'")
+    await catalog.close()
+    for row in rows:
+        path = f"/v1/tenants/{show('tn', row['tenant_id'])}/moves/finish"
+        await driver.finish(await driver.call("POST", path, json={"without_backup": True}))
 
 
 async def make(driver: Driver, look: Any, word: str) -> str:

@@ -77,6 +77,10 @@ class Fleet:
     writers: list[Writer]
 
     @property
+    def doors(self) -> list[dict[str, Any]]:
+        return [writer.door for writer in self.writers]
+
+    @property
     def pooled(self) -> list[Writer]:
         return [writer for writer in self.writers if not writer.session]
 
