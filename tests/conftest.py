@@ -23,6 +23,18 @@ from deploy.local.options import StackOptions
 from deploy.local.stack import Stack
 
 MARKERS = {"integration": "integration", "e2e": "integration", "crash": "crash"}
+# Minutes each, together most of a whole run: they run with --long, or when they are named.
+LONG = (
+    "crash",
+    "integration/console",
+    "integration/moves",
+    "integration/query_budget",
+    "integration/restores",
+    "integration/test_by_hand.py",
+    "integration/test_lifecycle.py",
+    "integration/test_restores.py",
+    "integration/test_rollouts.py",
+)
 TESTS = Path(__file__).parent
 SHOWN_LOG_CHARACTERS = 6_000
 SETTLES_SECONDS = 120.0
@@ -82,12 +94,23 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark a test by its folder, so that nobody forgets."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long tests as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark a test by its place, so that nobody forgets; leave out the long ones nobody named."""
     for item in items:
-        folder = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
-        if folder in MARKERS:
-            item.add_marker(getattr(pytest.mark, MARKERS[folder]))
+        place = item.path.relative_to(TESTS)
+        if place.parts[0] in MARKERS:
+            item.add_marker(getattr(pytest.mark, MARKERS[place.parts[0]]))
+        if any(place.is_relative_to(long) for long in LONG):
+            item.add_marker(pytest.mark.long)
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if everything and not config.option.long:
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
 
 
 @pytest.fixture(scope="session")
