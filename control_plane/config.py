@@ -35,12 +35,13 @@ class SettingsError(ValueError):
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
-    """Times of the operation engine, in seconds."""
+    """Times of the operation engine, in seconds; ``pulse_file`` is touched while it lives."""
 
     lease_seconds: float = 15.0
     sweep_seconds: float = 2.0
     retry_cap_seconds: float = 30.0
     failpoint_dir: Path | None = None
+    pulse_file: Path | None = None
 
 
 class PoolerSettings(msgspec.Struct, frozen=True):
@@ -53,6 +54,7 @@ class PoolerSettings(msgspec.Struct, frozen=True):
     directory: Path
     socket_dir: Path
     console_password: Secret
+    pulse_file: Path | None = None
 
 
 class BackupSettings(msgspec.Struct, frozen=True):
@@ -123,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True):
                 sweep_seconds=_number("TENANTRY_SWEEP_SECONDS", 2),
                 retry_cap_seconds=_number("TENANTRY_RETRY_CAP_SECONDS", 30),
                 failpoint_dir=_optional_path("TENANTRY_FAILPOINT_DIR"),
+                pulse_file=_optional_path("TENANTRY_PULSE_PATH"),
             ),
             backup=_backup(home),
         )
@@ -145,6 +148,7 @@ def pooler_from_environment() -> PoolerSettings:
         directory=Path(_required("TENANTRY_POOLER_DIR")),
         socket_dir=Path(_required("TENANTRY_POOLER_SOCKET_DIR")),
         console_password=password,
+        pulse_file=_optional_path("TENANTRY_PULSE_PATH"),
     )
 
 

@@ -153,9 +153,7 @@ async def test_a_beat_that_stands_still_is_named(
         code, problems = 0, dict[str, Any]()
         while "beat" not in problems:  # what is under way at the freeze still leaves its trace
             for column in ("backup_planning SET planned_at", "servers SET checked_at"):
-                await catalog.execute(
-                    f"UPDATE {column} = clock_timestamp() - interval '1 minute'"
-                )
+                await catalog.execute(f"UPDATE {column} = clock_timestamp() - interval '1 minute'")
             code, problems = doctor()
     assert code == 1
     assert "no periodic work was done" in problems["beat"]["found"]
