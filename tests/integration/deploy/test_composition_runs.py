@@ -9,6 +9,9 @@ import pytest
 
 from tests.integration.deploy.engine import Engine, EngineError
 
+# The first test of a run waits for everything to start, on a machine that may be busy.
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_it_ends_where_the_local_stack_ends(engine: Engine) -> None:
     tenants = json.loads(engine.run("cli", "tenants", "list", "--json"))

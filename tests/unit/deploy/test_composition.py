@@ -115,3 +115,9 @@ def test_agents_and_their_poolers_agree() -> None:
         assert environment(pooler)["TENANTRY_POOLER_HOST"] == f"pooler-{name}"
         assert pooler["volumes"] == agent["volumes"]
         assert f"socket-{name}:/run/tenantry" in pooler["volumes"]
+
+
+def test_the_spool_can_be_written_wherever_the_doctor_looks() -> None:
+    services = load(TEXT)["services"]
+    for name in ("api", "worker-control", "worker-transfer", "beat", "cli"):
+        assert "spool:/var/lib/tenantry/spool" in services[name]["volumes"], name
