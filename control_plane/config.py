@@ -35,12 +35,13 @@ class SettingsError(ValueError):
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
-    """Times of the operation engine, in seconds."""
+    """Times of the operation engine, in seconds; ``pulse_file`` is touched while it lives."""
 
     lease_seconds: float = 15.0
     sweep_seconds: float = 2.0
     retry_cap_seconds: float = 30.0
     failpoint_dir: Path | None = None
+    pulse_file: Path | None = None
 
 
 class PoolerSettings(msgspec.Struct, frozen=True):
@@ -53,6 +54,7 @@ class PoolerSettings(msgspec.Struct, frozen=True):
     directory: Path
     socket_dir: Path
     console_password: Secret
+    pulse_file: Path | None = None
 
 
 class BackupSettings(msgspec.Struct, frozen=True):
@@ -123,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True):
                 sweep_seconds=_number("TENANTRY_SWEEP_SECONDS", 2),
                 retry_cap_seconds=_number("TENANTRY_RETRY_CAP_SECONDS", 30),
                 failpoint_dir=_optional_path("TENANTRY_FAILPOINT_DIR"),
+                pulse_file=_optional_path("TENANTRY_PULSE_PATH"),
             ),
             backup=_backup(home),
         )
@@ -145,11 +148,16 @@ def pooler_from_environment() -> PoolerSettings:
         directory=Path(_required("TENANTRY_POOLER_DIR")),
         socket_dir=Path(_required("TENANTRY_POOLER_SOCKET_DIR")),
         console_password=password,
+        pulse_file=_optional_path("TENANTRY_PULSE_PATH"),
     )
 
 
 class ClientSettings(msgspec.Struct, frozen=True):
-    """What the CLI needs: where the API is, its token, and the password of a server to enrol."""
+    """What the CLI needs: where the API is, its token, and the password of a server to enrol.
+
+    A file (``TENANTRY_TOKEN_FILE``, ``TENANTRY_SERVER_PASSWORD_FILE``) comes before the variable
+    that holds the secret itself.
+    """
 
     home: Path
     url: str | None
@@ -158,13 +166,17 @@ class ClientSettings(msgspec.Struct, frozen=True):
 
     @classmethod
     def from_environment(cls) -> Self:
-        token = os.environ.get("TENANTRY_TOKEN")
-        password = os.environ.get("TENANTRY_SERVER_PASSWORD")
+        """Read what a person or a script says about the API.
+
+        Raises:
+            SettingsError: a file with a secret cannot be read.
+        """
         return cls(
             home=Path(_text("TENANTRY_HOME", str(default_home()))),
             url=os.environ.get("TENANTRY_URL"),
-            token=Secret(token) if token else None,
-            server_password=Secret(password) if password else None,
+            token=_secret("TENANTRY_TOKEN_FILE") or _plain_secret("TENANTRY_TOKEN"),
+            server_password=_secret("TENANTRY_SERVER_PASSWORD_FILE")
+            or _plain_secret("TENANTRY_SERVER_PASSWORD"),
         )
 
 
@@ -195,9 +207,18 @@ def default_home() -> Path:
 
 
 def child_environment(**values: str) -> dict[str, str]:
-    """The environment for a program we start: ours without ``TENANTRY_*``, plus ``values``."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("TENANTRY_")}
+    """The environment for a program we start: ours without settings and secrets, plus ``values``.
+
+    Left out are ``TENANTRY_*``, and ``AWS_*``, which is where boto3 may find a secret key.
+    """
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TENANTRY_", "AWS_"))}
     return kept | values
+
+
+def secret_files() -> dict[str, Path]:
+    """The variables that name a file with a secret, as far as they are set, and their files."""
+    named = {k: v for k, v in os.environ.items() if k.startswith("TENANTRY_") and v}
+    return {k: Path(v) for k, v in sorted(named.items()) if k.endswith("_FILE")}
 
 
 def _backup(home: Path) -> BackupSettings:
@@ -274,6 +295,11 @@ def _secret(name: str) -> Secret | None:
         return Secret(path.read_text().strip())
     except OSError as error:
         raise SettingsError(f"{name}: cannot read {path}: {error.strerror}") from error
+
+
+def _plain_secret(name: str) -> Secret | None:
+    value = os.environ.get(name)
+    return Secret(value) if value else None
 
 
 def _networks(name: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

@@ -37,6 +37,7 @@ from workers import (
     upkeep,
     verify_backup,
 )
+from workers.engine.pulse import register_pulse
 from workers.engine.step import Verb
 from workers.engine.tasks import register
 
@@ -130,3 +131,4 @@ TICKS = {
     **upkeep.TICKS,
 }
 register(app, settings, VERBS, TICKS)
+register_pulse(app, settings.engine.pulse_file)

@@ -27,6 +27,7 @@ from control_plane.api.check import CheckController
 from control_plane.api.context import DEPENDENCIES, Process
 from control_plane.api.correlation import BindRequestId, add_request_id
 from control_plane.api.credentials import CredentialController
+from control_plane.api.doctor import DoctorController
 from control_plane.api.drift import DriftController
 from control_plane.api.encryption_keys import KeyRotationController, RekeyController
 from control_plane.api.endings import EndingController
@@ -115,6 +116,7 @@ def _v1() -> Router:
             KeyController,
             RekeyController,
             CheckController,
+            DoctorController,
             DriftController,
         ],
         middleware=[KeyAuthentication],

@@ -29,6 +29,12 @@ def head() -> str:
     return revision
 
 
+def revisions() -> frozenset[str]:
+    """Every revision that this code knows."""
+    scripts = ScriptDirectory.from_config(_alembic())
+    return frozenset(script.revision for script in scripts.walk_revisions())
+
+
 def migrate(settings: Settings) -> None:
     """Upgrade to head under a lock, so that two processes never migrate at once.
 

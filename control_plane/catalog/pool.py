@@ -34,6 +34,7 @@ _AWAY = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 
 @contextmanager
@@ -50,6 +51,8 @@ def translated() -> Iterator[None]:
         raise
     except _AWAY as error:
         raise CatalogUnavailable("the catalog does not answer; try again shortly") from error
+    except _REFUSED as error:
+        raise CatalogUnavailable(f"the catalog refuses this process: {error}") from error
     except asyncpg.IntegrityConstraintViolationError as error:
         constraint = error.constraint_name or "unknown"
         raise Conflict(f"the catalog refused ({constraint})", constraint=constraint) from error

@@ -15,6 +15,7 @@ import click
 
 from control_plane.catalog.audit import Caller
 from control_plane.catalog.pool import Catalog
+from control_plane.cli.admin_doctor import admin_doctor
 from control_plane.cli.backup_store import test_store
 from control_plane.cli.commands import Command, Group
 from control_plane.cli.problems import Exit, problem
@@ -34,6 +35,7 @@ def admin() -> None:
     """First set-up and break-glass, with the settings that the API has (TENANTRY_…)."""
 
 
+admin.add_command(admin_doctor)
 admin.add_command(root_keys)
 admin.add_command(stored_backups)
 admin.add_command(test_store)

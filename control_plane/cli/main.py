@@ -32,6 +32,7 @@ _COMMANDS = {
     "keys": Lazy("control_plane.cli.keys:keys", "API keys and their roles."),
     "audit": Lazy("control_plane.cli.audit:audit", "Who did what to what, and when."),
     "check": Lazy("control_plane.cli.check:check", "Compare the catalog with reality."),
+    "doctor": Lazy("control_plane.cli.doctor:doctor", "What is wrong here, and how to mend it."),
     "drift": Lazy("control_plane.cli.drift:drift", "Schemas that are not their template's."),
     "revisions": Lazy("control_plane.cli.revisions:revisions", "Find dangerous DDL in revisions."),
     "plans": Lazy("control_plane.cli.operations:plans", "The steps of every kind of work."),

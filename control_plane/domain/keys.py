@@ -78,6 +78,7 @@ PERMISSIONS: dict[str, frozenset[Role]] = {
     "revokeKey": frozenset({"security_admin"}),
     "startRekey": frozenset({"security_admin"}),
     "runCheck": frozenset({"operator", "security_admin", "auditor"}),
+    "examineDeployment": frozenset({"operator", "security_admin", "auditor"}),
     "repairFindings": frozenset({"operator"}),
     "getDrift": frozenset({"operator", "security_admin", "auditor"}),
     "getTenantDrift": frozenset({"operator", "security_admin", "auditor"}),

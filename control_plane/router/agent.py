@@ -186,6 +186,8 @@ class Agent:
 
     async def _look(self) -> None:
         self._version = await self._pooler.console.version()
+        if self._settings.pulse_file is not None:
+            self._settings.pulse_file.touch()
         if self._away is not None:
             log.info("pgbouncer_answers", version=self._version)
             self._away = None

@@ -29,11 +29,11 @@ async def look_around(ports: Ports) -> Readiness:
     """
     async with ports.catalog.connection() as db:
         await db.fetchval("SELECT 1", timeout=_PATIENCE_SECONDS)
-    redis = await _redis_answers(ports.settings)
+    redis = await redis_answers(ports.settings)
     return Readiness(catalog="ok", redis="ok" if redis else "away")
 
 
-async def _redis_answers(settings: Settings) -> bool:
+async def redis_answers(settings: Settings) -> bool:
     """Whether somebody speaks Redis at the broker's address; no login is needed to know."""
     address = urlsplit(settings.redis_url)
     try:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from control_plane.config import REPOSITORY
+from deploy import commands
+from deploy.catalog_role import CATALOG
 from deploy.local import object_store, redis
 from deploy.local.files import secret_once, write_whole
 from deploy.local.keeper import Service
@@ -16,7 +18,6 @@ from deploy.local.layout import Layout
 from deploy.local.options import StackOptions
 from deploy.local.pgbouncer import Pooler
 from deploy.local.ports import LOOPBACK
-from deploy.local.postgres import CATALOG
 from deploy.local.problem import StackError
 from deploy.local.ready import Probe, http, log_line
 from deploy.local.spawn import Outcome, Program, last_words_of, run_once
@@ -84,7 +85,7 @@ class Application:
         object_store.make_credentials(self.layout)
 
     async def migrate_catalog(self) -> None:
-        await self._once("catalog migration", "-m", "control_plane.catalog.migrate")
+        await self._once("catalog migration", *commands.migrate())
 
     async def make_keyring(self) -> None:
         if not self.layout.keyring.exists():
@@ -116,7 +117,7 @@ class Application:
         """Let the agent write PgBouncer's first configuration, if there is none."""
         await self._once(
             f"configuration of {pooler.name}",
-            *("-m", "control_plane.router.agent", "--init"),
+            *commands.agent_files(),
             more=pooler.environment(),
         )
 
@@ -124,18 +125,14 @@ class Application:
         self, name: str, *arguments: str, more: Mapping[str, str] | None = None
     ) -> Outcome:
         """Run the command line with the settings of this stack."""
-        program = self._program(name, str(self.scripts / "tenantry"), *arguments, more=more or {})
+        program = self._program(name, *commands.tenantry(*arguments), more=more or {})
         return await run_once(program, name, seconds=CLI_SECONDS, reason=_problem)
 
     def api(self) -> Service:
         return self._service(
             API,
             http(self.ports[API], "/health/ready", HEALTHY),
-            *("-m", "uvicorn", "control_plane.api.app:create_app", "--factory"),
-            *("--host", LOOPBACK, "--port", str(self.ports[API]), "--no-access-log"),
-            *("--no-proxy-headers", "--no-server-header", "--timeout-graceful-shutdown", "5"),
-            # Longer than any client keeps an idle connection: the client ends it, never a race.
-            *("--timeout-keep-alive", "75"),
+            *commands.api(LOOPBACK, self.ports[API]),
         )
 
     def workers(self) -> list[Service]:
@@ -143,9 +140,7 @@ class Application:
             self._service(
                 f"worker-{queue}",
                 log_line(rf"{queue}@\S+ ready"),
-                *("-m", "celery", "-A", "workers.app:app", "worker", "-Q", queue),
-                *("-n", f"{queue}@%h", "--concurrency", str(processes)),
-                *("--without-mingle", "--without-gossip", "--loglevel", "INFO"),
+                *commands.worker(queue, processes),
             )
             for queue, processes in WORKERS.items()
         ]
@@ -155,15 +150,14 @@ class Application:
         return self._service(
             BEAT,
             log_line(r"beat: Starting"),
-            *("-m", "celery", "-A", "workers.app:app", "beat"),
-            *("--schedule", str(schedule), "--pidfile=", "--loglevel", "INFO"),
+            *commands.beat(schedule),
         )
 
     def agent(self, pooler: Pooler) -> Service:
         return self._service(
             f"agent-{pooler.name}",
             log_line(r"\b(pgbouncer_answers|served)\b"),
-            *("-m", "control_plane.router.agent"),
+            *commands.agent(),
             tier=AGENT_TIER,
             more=pooler.environment(),
         )
@@ -178,7 +172,7 @@ class Application:
     ) -> Service:
         return Service(
             name=name,
-            program=self._program(name, sys.executable, *arguments, more=more or {}),
+            program=self._program(name, *arguments, more=more or {}),
             ready=ready,
             tier=tier,
             port=self.ports.get(name),
@@ -189,7 +183,7 @@ class Application:
     async def _once(
         self, name: str, *arguments: str, more: Mapping[str, str] | None = None
     ) -> Outcome:
-        program = self._program(name, sys.executable, *arguments, more=more or {})
+        program = self._program(name, *arguments, more=more or {})
         return await run_once(program, name)
 
     def _program(self, name: str, *argv: str, more: Mapping[str, str]) -> Program:

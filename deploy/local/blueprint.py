@@ -4,17 +4,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+from deploy.catalog_role import make_catalog
 from deploy.local import binaries, object_store, redis
 from deploy.local.account import Account
 from deploy.local.application import API, Application, catalog_password_file
 from deploy.local.enrolment import enrol_servers, provision_demo
 from deploy.local.facts import Inventory
+from deploy.local.files import secret_once
 from deploy.local.keeper import Service
 from deploy.local.layout import Layout
 from deploy.local.options import StackOptions
 from deploy.local.pgbouncer import Pooler
 from deploy.local.ports import choose_ports, require_free
-from deploy.local.postgres import TENANT_SETTINGS, PostgresServer, make_catalog
+from deploy.local.postgres import TENANT_SETTINGS, PostgresServer, administrator
 from deploy.local.steps import Step
 
 CATALOG = "catalog"
@@ -116,7 +118,8 @@ class Blueprint:
 
     async def _start_catalog(self, start: Start) -> None:
         await _start_postgres(self.inventory.catalog, start)
-        await make_catalog(self.inventory.catalog, catalog_password_file(self.layout))
+        password = secret_once(catalog_password_file(self.layout))
+        await make_catalog(administrator(self.inventory.catalog), password)
 
     async def _start_redis(self, start: Start) -> None:
         binary = binaries.redis_server(self.layout.home / "bin", self.account)

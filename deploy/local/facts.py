@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.catalog_role import CATALOG
 from deploy.local import object_store, redis
 from deploy.local.application import Application, catalog_password_file
 from deploy.local.files import write_whole
@@ -12,7 +13,7 @@ from deploy.local.keeper import Keeper
 from deploy.local.layout import Layout
 from deploy.local.pgbouncer import Pooler
 from deploy.local.ports import LOOPBACK
-from deploy.local.postgres import ADMIN, CATALOG, PostgresServer
+from deploy.local.postgres import ADMIN, PostgresServer
 
 Facts = dict[str, Any]
 

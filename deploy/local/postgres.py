@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-from psycopg import sql
-
+from deploy.catalog_role import Administrator
 from deploy.local.account import Account, give
 from deploy.local.binaries import PostgresBinaries
 from deploy.local.files import secret_once, write_whole
@@ -21,7 +19,6 @@ from deploy.local.ready import postgres
 from deploy.local.spawn import Program, run_once
 
 ADMIN = "tenantry_admin"
-CATALOG = "tenantry"
 TIER = 1
 
 SETTINGS: Mapping[str, str] = {
@@ -168,34 +165,6 @@ class PostgresServer:
         )
 
 
-async def make_catalog(server: PostgresServer, password_file: Path) -> None:
-    """Create the role and the database of the catalog if they are missing.
-
-    The password is hashed here, so that the server never sees it.
-    """
-    password = secret_once(password_file)
-    async with await psycopg.AsyncConnection.connect(
-        host=LOOPBACK,
-        port=server.port,
-        user=ADMIN,
-        password=secret_once(server.password_file),
-        dbname="postgres",
-        autocommit=True,
-    ) as connection:
-        verifier = connection.pgconn.encrypt_password(
-            password.encode(), CATALOG.encode(), b"scram-sha-256"
-        ).decode()
-        role = sql.Identifier(CATALOG)
-        if not await _exists(connection, "SELECT FROM pg_roles WHERE rolname = %s"):
-            await connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
-        await connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, verifier))
-        if not await _exists(connection, "SELECT FROM pg_database WHERE datname = %s"):
-            await connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(role, role))
-        await connection.execute(
-            sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role),
-        )
-
-
-async def _exists(connection: psycopg.AsyncConnection[tuple[object, ...]], query: str) -> bool:
-    cursor = await connection.execute(query.encode(), [CATALOG])
-    return await cursor.fetchone() is not None
+def administrator(server: PostgresServer) -> Administrator:
+    """The login that ``initdb`` made."""
+    return Administrator(LOOPBACK, server.port, ADMIN, secret_once(server.password_file))

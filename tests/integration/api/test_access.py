@@ -80,6 +80,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "revokeKey": ("DELETE", f"/v1/keys/{UNKNOWN_KEY}", {}),
     "startRekey": ("POST", "/v1/keys/rekeys?dry_run=true", {}),
     "runCheck": ("GET", "/v1/check?nonsense=1", {}),
+    "examineDeployment": ("GET", "/v1/doctor?nonsense=1", {}),
     "repairFindings": ("POST", "/v1/check/repairs?nonsense=1", {}),
     "getDrift": ("GET", "/v1/drift", {}),
     "getTenantDrift": ("GET", "/v1/tenants/{tenant}/drift", {}),

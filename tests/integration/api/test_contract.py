@@ -16,7 +16,7 @@ from tests.unit.api_app import offline_app
 EXAMPLES = 8
 # A stream ends with its operation, a check takes seconds, and enrolling a server that somebody
 # made up would knock on addresses that are not ours; each has tests of its own.
-NOT_HERE = ["watchOperation", "runCheck", "repairFindings", "addServer"]
+NOT_HERE = ["watchOperation", "runCheck", "examineDeployment", "repairFindings", "addServer"]
 
 # Refusals that depend on what there is and who asks; no schema can tell them beforehand.
 NOT_IN_A_SCHEMA = (
