@@ -121,7 +121,10 @@ class LocalPooler:
                 f"PgBouncer did not take the new configuration ({wrong}), so the previous one "
                 "goes on serving; its log says why"
             )
+        resized = _resized(self.served, wanted)
         self.served, self._session = wanted, self.console.session
+        for name in resized:
+            await self.console.reconnect(name)
 
     async def difference(self, wanted: Rendered) -> str | None:
         """How what PgBouncer serves differs from ``wanted``, if it does.
@@ -177,3 +180,15 @@ class LocalPooler:
             if user == f'"{CONSOLE_USER}' and matches(password, rest.removesuffix('"')):
                 return rest.removesuffix('"')
         return verifier(password)
+
+
+def _resized(before: Rendered | None, now: Rendered) -> list[str]:
+    """Entries whose pools have another size now: without a word, PgBouncer keeps what is open."""
+    known = before.entries if before is not None else {}
+    return [
+        name
+        for name, entry in now.entries.items()
+        if name in known
+        and known[name].database == entry.database
+        and known[name].pool_size != entry.pool_size
+    ]
