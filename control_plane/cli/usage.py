@@ -162,7 +162,7 @@ def _print_server(session: Session, found: Json) -> None:
         f"{found['server']}: {found['busy']:.2f} sessions busy in the last {found['seconds']:.0f} s"
     )
     if found["problem"]:
-        print_line(f"  {found['problem']}")
+        print_line(f"- {found['problem']}")
     columns = (
         Column("TENANT", lambda t: t["tenant"]),
         Column("BUSY", lambda t: f"{t['rates']['time']:.2f}", right=True),
@@ -180,4 +180,4 @@ def _print_server(session: Session, found: Json) -> None:
         print_line(f"{one['level']}: {one['verdict']}")
         for action in one["actions"]:
             against = f"; not now: {action['why_not']}" if action["why_not"] else ""
-            print_line(f"  {action['rung']}: {action['words']} (cost: {action['cost']}{against})")
+            print_line(f"- {action['rung']}: {action['words']} (cost: {action['cost']}{against})")

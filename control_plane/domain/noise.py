@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.domain.tenants import TierLimits
+from control_plane.domain.tenants import TierLimits, pooled_connections
 from control_plane.domain.usage import Usage, share, total
 
 Level = Literal["heavy", "noisy"]
@@ -165,13 +165,16 @@ def judge(
 
 
 def tighter(limits: TierLimits) -> TierLimits:
-    """Half of the pools and connections: the next rung of the ladder, never down to nothing."""
+    """Half of the pools and connections: the next rung of the ladder, never down to nothing.
+
+    Statements keep their time: one that was allowed yesterday must not fail today.
+    """
+    pools = _half(limits.pool_size), _half(limits.session_pool_size)
+    connections = max(_half(limits.login.connections), pooled_connections(*pools) + 1)
     login = msgspec.structs.replace(
-        limits.login,
-        connections=_half(limits.login.connections),
-        statement_timeout_ms=_half(limits.login.statement_timeout_ms),
+        limits.login, connections=min(connections, limits.login.connections)
     )
-    return TierLimits(login, _half(limits.pool_size), _half(limits.session_pool_size))
+    return TierLimits(login, *pools)
 
 
 def quiet_hour(past: Mapping[int, float]) -> int | None:

@@ -62,9 +62,14 @@ _POOLS = ("pool_size", "session_pool_size")
 POOLERS_OF_A_CELL = 2
 
 
+def pooled_connections(pool_size: int, session_pool_size: int) -> int:
+    """As many connections as the poolers of a cell may want for one login."""
+    return POOLERS_OF_A_CELL * (pool_size + session_pool_size)
+
+
 def pool_problem(limits: TierLimits) -> str | None:
     """Why a login could not get the connections that its pools may want (I-15)."""
-    wanted = POOLERS_OF_A_CELL * (limits.pool_size + limits.session_pool_size)
+    wanted = pooled_connections(limits.pool_size, limits.session_pool_size)
     if wanted < limits.login.connections:
         return None
     return (
