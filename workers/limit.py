@@ -39,7 +39,7 @@ async def set_login_limits(ctx: StepContext) -> Outcome:
 
 
 async def publish_route(ctx: StepContext) -> Outcome:
-    """Every living pooler has pools of the new size, and renews the connections it has."""
+    """Every living pooler has pools of the new size, and closes what is open beyond it."""
     return await routing.publish(ctx)
 
 

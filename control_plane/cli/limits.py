@@ -53,8 +53,8 @@ def limit(  # noqa: PLR0913 - one parameter per option
 ) -> None:
     """Give a tenant limits of its own, or show those in force; no client is cut off.
 
-    What is not given is the tier's. Timeouts hold for connections made from then on: poolers renew
-    theirs at once when a pool changes its size, and within an hour when it does not.
+    What is not given is the tier's. Timeouts hold for connections made from then on; poolers renew
+    theirs within an hour, or at once when a pool shrinks below those that are open.
     """
     given: Json = {
         "pool_size": pool,
