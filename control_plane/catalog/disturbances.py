@@ -9,7 +9,6 @@ import msgspec
 from control_plane.catalog.pool import Connection
 from control_plane.domain.noise import Evidence, Level, Sufferer, Verdict
 
-_ENDS_AFTER_SECONDS = 90.0
 _LOOKS_TO_ANNOUNCE = 2
 
 
@@ -76,20 +75,20 @@ async def see(
     return await _get(db, announced) if announced is not None else None
 
 
-async def end_unseen(db: Connection, server_id: UUID) -> list[Disturbance]:
-    """End what no look saw for a while; those of them that had been announced."""
+async def end_unseen(db: Connection, server_id: UUID, seconds: float) -> list[Disturbance]:
+    """End what no look saw for so long; those of them that had been announced."""
     await db.execute(
         """DELETE FROM disturbances WHERE server_id = $1 AND announced_at IS NULL
               AND seen_at < clock_timestamp() - make_interval(secs => $2)""",
         server_id,
-        _ENDS_AFTER_SECONDS,
+        seconds,
     )
     rows = await db.fetch(
         """UPDATE disturbances SET ended_at = clock_timestamp()
            WHERE server_id = $1 AND ended_at IS NULL
              AND seen_at < clock_timestamp() - make_interval(secs => $2) RETURNING id""",
         server_id,
-        _ENDS_AFTER_SECONDS,
+        seconds,
     )
     return [await _get(db, row["id"]) for row in rows]
 

@@ -1,7 +1,8 @@
 """What a tenant used: counters of two looks become what happened between them.
 
 ``busy_ms`` counts statements that still run: the server adds them to its own counter only when
-they end, so a query of an hour would otherwise be seen an hour late.
+they end, so a query of an hour would otherwise be seen an hour late. And it adds nothing at all
+while a session touches no table, until that session ends: then all of it comes at once.
 """
 
 import datetime as dt
@@ -22,7 +23,9 @@ _LONGEST_OF_GRAIN: tuple[tuple[Grain, dt.timedelta], ...] = (
     (1, dt.timedelta(hours=6)),
     (15, dt.timedelta(days=7)),
 )
-# Lost to a report that takes its time, or to statistics that a server flushes late.
+# A server flushes the statistics of an idle session after so many seconds.
+_FLUSH_SECONDS = 10.0
+_MS = 1000.0
 _CUMULATIVE_TIMES = ("busy_ms", "idle_in_transaction_ms")
 PEAKS = ("connections", "running", "blocked", "pool_waiting", "pool_longest_wait_ms")
 
@@ -113,7 +116,11 @@ def between(before: Look | None, now: Look) -> dict[str, Usage]:
     """
     if before is None or now.at <= before.at:
         return {}
-    return {name: _used(before.databases.get(name), held) for name, held in now.databases.items()}
+    elapsed = now.at - before.at
+    return {
+        name: _used(before.databases.get(name), held, elapsed)
+        for name, held in now.databases.items()
+    }
 
 
 def carried(before: Look | None, now: Look) -> Look:
@@ -149,14 +156,20 @@ def share(part: float, whole: float) -> float:
     return min(1.0, part / whole) if whole > 0 else 0.0
 
 
-def _used(before: Counters | None, now: Counters) -> Usage:
+def _used(before: Counters | None, now: Counters, elapsed: float) -> Usage:
     base = before if before is not None and not _was_reset(before, now) else None
     counted: dict[str, float] = {
         name: getattr(now, name) - (getattr(base, name) if base else 0)
         for name in (*_COUNTED, *_CUMULATIVE_TIMES)
     }
+    sessions = max(before.connections if before else 0, now.connections) + counted["sessions"]
     for name in _CUMULATIVE_TIMES:
-        counted[name] = max(0.0, counted[name])
+        # No session is busy for longer than the time that passed, however late it is told.
+        most = sessions * (elapsed + _FLUSH_SECONDS) * _MS
+        counted[name] = min(max(0.0, counted[name]), most)
+    # Those that ran at both looks ran in between, even if the server has not counted it yet.
+    ran = min(before.running, now.running) if before is not None else 0
+    counted["busy_ms"] = max(counted["busy_ms"], ran * elapsed * _MS)
     levels: Mapping[str, float] = {name: getattr(now, name) for name in _MOMENTARY}
     return Usage(**counted, **levels)  # type: ignore[arg-type]  # every field is a number
 

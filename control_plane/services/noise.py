@@ -37,7 +37,9 @@ _log = structlog.get_logger(__name__)
 _WINDOW = dt.timedelta(minutes=1)
 _PAST = dt.timedelta(days=7)
 _RANKED = 10
+# In intervals: how far apart two looks are two, and how many must see nothing for it to be over.
 _APART = 0.5
+_LOOKS_TO_END = 6
 _MB = 1_000_000
 _MAJOR = 10_000
 
@@ -141,17 +143,17 @@ async def watch_noise(ports: Ports) -> None:
         living = [server for server in await servers.every(db) if server.reachable]
     for server in living:
         async with ports.catalog.transaction() as db:
-            await _watch(db, server, ports.settings.usage_seconds * _APART)
+            await _watch(db, server, ports.settings.usage_seconds)
 
 
-async def _watch(db: Connection, server: Server, apart: float) -> None:
+async def _watch(db: Connection, server: Server, every: float) -> None:
     seen = await _see(db, server)
     for verdict in seen.verdicts:
-        told = await disturbances.see(db, clock.new_id(), server.id, verdict, apart=apart)
+        told = await disturbances.see(db, clock.new_id(), server.id, verdict, apart=every * _APART)
         if told is not None:
             _log.warning("noisy_neighbour", tenant=told.slug, server=server.name, level=told.level)
             await _tell(db, "tenant.noisy", told)
-    for over in await disturbances.end_unseen(db, server.id):
+    for over in await disturbances.end_unseen(db, server.id, every * _LOOKS_TO_END):
         await _tell(db, "tenant.quiet", over)
 
 

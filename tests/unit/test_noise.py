@@ -155,6 +155,6 @@ def test_tightening_goes_down_step_by_step_and_always_leaves_something(
 
 
 def test_a_quiet_hour_is_known_when_the_whole_day_is() -> None:
-    day = {hour: 10.0 for hour in range(24)}
+    day = dict.fromkeys(range(24), 10.0)
     assert quiet_hour(day | {3: 1.0}) == 3
     assert quiet_hour({3: 1.0}) is None

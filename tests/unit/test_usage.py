@@ -35,13 +35,13 @@ def counters(**values: float) -> Counters:
 
 @st.composite
 def rising(draw: st.DrawFn) -> list[Counters]:
-    """The same counters at several moments; none ever falls."""
+    """The same counters at several moments; none ever falls, and sessions are many enough."""
     held = dict.fromkeys(COUNTED, 0)
     found: list[Counters] = []
     for _ in range(draw(st.integers(2, 6))):
         for name in COUNTED:
             held[name] += draw(counts)
-        found.append(counters(**held))
+        found.append(counters(**held, connections=10**12))
     return found
 
 
@@ -79,8 +79,20 @@ def test_a_crash_without_a_word_is_noticed_by_counters_that_fell() -> None:
 
 def test_a_statement_that_ended_a_moment_ago_is_counted_once() -> None:
     """Its time is missing from both places until the server flushes its statistics."""
-    used = walk([counters(busy_ms=b) for b in (0.0, 5000.0, 1000.0, 6000.0)])
+    used = walk([counters(busy_ms=b, connections=1) for b in (0.0, 5000.0, 1000.0, 6000.0)])
     assert [one.busy_ms for one in used] == [5000.0, 0.0, 1000.0]
+
+
+def test_what_a_server_tells_hours_late_is_no_burst() -> None:
+    """It keeps the time of a session that touches no table until that session ends."""
+    looks = [counters(connections=3, running=3) for _ in range(3)]
+    used = walk([*looks, counters(busy_ms=3 * 3600 * 1000.0)])
+    assert [one.busy_ms for one in used] == [3000.0, 3000.0, 3 * 11 * 1000.0]
+
+
+def test_running_by_chance_at_one_look_is_not_running_all_the_time() -> None:
+    used = walk([counters(connections=2, running=n, busy_ms=0.0) for n in (0, 2, 0, 1)])
+    assert [one.busy_ms for one in used] == [0.0, 0.0, 0.0]
 
 
 def test_the_first_look_says_nothing_and_a_new_database_everything() -> None:

@@ -67,6 +67,9 @@ ALTER TABLE databases ADD COLUMN sized_at timestamptz;
 CREATE INDEX databases_sized ON databases (server_id, sized_at NULLS FIRST)
     WHERE purpose = 'primary';
 
+-- How often somebody else had to go on, because a worker lost its lease.
+ALTER TABLE operations ADD COLUMN takeovers integer NOT NULL DEFAULT 0;
+
 -- Tenants that use more than their neighbours can bear, and what that was told by.
 CREATE TABLE disturbances (
     id         uuid PRIMARY KEY,
