@@ -62,7 +62,7 @@ def selectors(expression: Any) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("text", expressions())
+@pytest.mark.parametrize("text", list(expressions()))
 async def test_every_expression_asks_for_what_there_is(api: httpx.AsyncClient, text: str) -> None:
     await api.get("/health/live")
     known = await families(api)

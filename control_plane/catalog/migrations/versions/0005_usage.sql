@@ -67,6 +67,10 @@ ALTER TABLE databases ADD COLUMN sized_at timestamptz;
 CREATE INDEX databases_sized ON databases (server_id, sized_at NULLS FIRST)
     WHERE purpose = 'primary';
 
+-- Since when a worker looks after it, if one does.
+ALTER TABLE databases ADD COLUMN upkeep_began_at timestamptz;
+CREATE INDEX databases_tended ON databases (server_id) WHERE upkeep_began_at IS NOT NULL;
+
 -- How often somebody else had to go on, because a worker lost its lease.
 ALTER TABLE operations ADD COLUMN takeovers integer NOT NULL DEFAULT 0;
 
