@@ -178,6 +178,7 @@ async def _reading(ports: Ports) -> None:
     async with ports.catalog.transaction() as db:
         more = [clock.new_id() for _ in range(_FLEET - _DATABASES)]
         await db.execute("UPDATE tenants SET slug = 'early-' || slug")
+        await db.execute("TRUNCATE usage")
         await db.execute(_TENANTS, more, [database_name(one) for one in more])
     for grain, buckets in ((1440, 365), (15, 96), (1, 60)):
         for part in range(0, buckets, 60):
@@ -194,7 +195,7 @@ async def _reading(ports: Ports) -> None:
         size = await db.fetchval(
             "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('usage')"
         )
-    report.line(f"{rows:,} rows, {size / 1e9:.2f} GB with their indexes")
+    report.line(f"{rows:,} rows, {int(size) / 1e9:.2f} GB with their indexes")
     tenant = show("tn", more[4321])
     for words, hours in (("a day", 24), ("a year", 365 * 24)):
         found = await _timed(ports, functools.partial(_usage_of, tenant, hours))
