@@ -10,6 +10,8 @@ import msgspec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_TEMPLATE = "clinic"
+# A chart is made of minutes.
+_LONGEST_ROUND = 60
 _TEMPLATE_NAME = r"[a-z][a-z0-9-]{0,38}[a-z0-9]"
 
 
@@ -55,6 +57,7 @@ class PoolerSettings(msgspec.Struct, frozen=True):
     socket_dir: Path
     console_password: Secret
     pulse_file: Path | None = None
+    usage_seconds: float = 15.0
 
 
 class BackupSettings(msgspec.Struct, frozen=True):
@@ -96,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True):
     rotation_grace_seconds: int = 3600
     rate_limit_per_minute: int = 6000
     upkeep_minutes: float = 15.0
+    usage_seconds: float = 15.0
     engine: EngineSettings = EngineSettings()
     backup: BackupSettings = BackupSettings()
 
@@ -120,6 +124,7 @@ class Settings(msgspec.Struct, frozen=True):
             rotation_grace_seconds=int(_number("TENANTRY_ROTATION_GRACE_SECONDS", 3600)),
             rate_limit_per_minute=int(_number("TENANTRY_RATE_LIMIT_PER_MINUTE", 6000)),
             upkeep_minutes=_number("TENANTRY_UPKEEP_MINUTES", 15),
+            usage_seconds=_usage_seconds(),
             engine=EngineSettings(
                 lease_seconds=_number("TENANTRY_LEASE_SECONDS", 15),
                 sweep_seconds=_number("TENANTRY_SWEEP_SECONDS", 2),
@@ -149,6 +154,7 @@ def pooler_from_environment() -> PoolerSettings:
         socket_dir=Path(_required("TENANTRY_POOLER_SOCKET_DIR")),
         console_password=password,
         pulse_file=_optional_path("TENANTRY_PULSE_PATH"),
+        usage_seconds=_usage_seconds(),
     )
 
 
@@ -267,6 +273,13 @@ def _number(name: str, default: float) -> float:
         return float(raw)
     except ValueError as error:
         raise SettingsError(f"{name}={raw!r} is not a number") from error
+
+
+def _usage_seconds() -> float:
+    seconds = _number("TENANTRY_USAGE_SECONDS", 15)
+    if not 1 <= seconds <= _LONGEST_ROUND:
+        raise SettingsError(f"TENANTRY_USAGE_SECONDS={seconds:g} is not from 1 to {_LONGEST_ROUND}")
+    return seconds
 
 
 def _optional_path(name: str) -> Path | None:

@@ -52,8 +52,9 @@ class Driver:
             "backup": ("POST", "backups"),
             "restore": ("POST", "restores"),
             "restore_undo": ("POST", "restores/undo"),
+            "limit": ("PUT", "limits"),
         }[verb]
-        request = {"json": body} if verb in ("rotate", "restore") else {}
+        request = {"json": body} if verb in ("rotate", "restore", "limit") else {}
         operation: dict[str, Any] = await self.call(method, f"/v1/tenants/{slug}/{path}", **request)
         return operation
 

@@ -10,6 +10,7 @@ from workers import (
     enrol,
     export,
     lifecycle_ticks,
+    limit,
     migrate,
     move,
     move_finish,
@@ -35,6 +36,7 @@ from workers import (
     unarchive,
     undelete,
     upkeep,
+    usage_ticks,
     verify_backup,
 )
 from workers.engine.pulse import register_pulse
@@ -49,6 +51,7 @@ VERBS: dict[str, Verb] = {
         delete.VERB,
         enrol.VERB,
         export.VERB,
+        limit.VERB,
         migrate.VERB,
         move.VERB,
         move_finish.VERB,
@@ -120,6 +123,9 @@ app.conf.update(
         "end_deletions": _every(5, "end_deletions"),
         "delete_expired_exports": _every(30, "delete_expired_exports"),
         "advance_drains": _every(5, "advance_drains"),
+        "sample_usage": _every(settings.usage_seconds, "sample_usage"),
+        "watch_noise": _every(settings.usage_seconds, "watch_noise"),
+        "roll_up_usage": _every(60, "roll_up_usage"),
         "delete_stray_bundles": _every(3600, "delete_stray_bundles"),
     },
 )
@@ -129,6 +135,7 @@ TICKS = {
     **move_ticks.TICKS,
     **reconcile.TICKS,
     **upkeep.TICKS,
+    **usage_ticks.TICKS,
 }
 register(app, settings, VERBS, TICKS)
 register_pulse(app, settings.engine.pulse_file)

@@ -20,6 +20,8 @@ _log = structlog.get_logger(__name__)
 _SESSION_NAME = "cp:upkeep"
 _TAKEN_AT_ONCE = 16
 _TENDED_AT_ONCE = 4
+# So that refreshing reports is never what the server's tenants wait for.
+_TENDED_PER_SERVER = 2
 
 
 async def tend_databases(ports: Ports) -> None:
@@ -27,9 +29,10 @@ async def tend_databases(ports: Ports) -> None:
     async with ports.catalog.transaction() as db:
         due = await upkeep.take_due(db, limit=_TAKEN_AT_ONCE, minutes=ports.settings.upkeep_minutes)
     turn = asyncio.Semaphore(_TENDED_AT_ONCE)
+    on_server = {database.server_id: asyncio.Semaphore(_TENDED_PER_SERVER) for database in due}
 
     async def tend(database: Database) -> None:
-        async with turn:
+        async with on_server[database.server_id], turn:
             await _tend(ports, database)
 
     await asyncio.gather(*(tend(database) for database in due))

@@ -43,6 +43,10 @@ SELECT format('%s: %s object(s) in %s', r.rolname, count(*), coalesce(d.datname,
  GROUP BY r.rolname, d.datname
  ORDER BY 1
 """
+_MOST_SESSIONS = """
+SELECT max(n) FROM (SELECT count(*)::int AS n FROM pg_stat_activity
+                     WHERE usename = ANY ($1::text[]) GROUP BY usename) counted
+"""
 _INSPECT = """
 SELECT a.rolname AS login, a.rolcanlogin, a.rolpassword, a.rolconnlimit,
        a.rolsuper OR a.rolcreatedb OR a.rolcreaterole OR a.rolreplication OR a.rolbypassrls
@@ -134,6 +138,13 @@ async def terminate_login_sessions(connection: Connection, logins: Sequence[str]
         ObjectInUse: one of them did not end within about 5 seconds.
     """
     return await terminate_logins(connection, list(logins))
+
+
+async def most_sessions(connection: Connection, logins: Sequence[str]) -> int:
+    """How many sessions the one of these logins has that has most."""
+    with translated():
+        counted: int | None = await connection.fetchval(_MOST_SESSIONS, list(logins))
+    return counted or 0
 
 
 async def drop_role_set(

@@ -46,7 +46,9 @@ from control_plane.api.poolers import PoolerController
 from control_plane.api.restores import RestoreController
 from control_plane.api.rollouts import RolloutController
 from control_plane.api.servers import ServerController
+from control_plane.api.tenant_limits import TenantLimitsController
 from control_plane.api.tenants import TenantController
+from control_plane.api.usage import NoisyController, UsageController
 from control_plane.bootstrap import make_ports
 from control_plane.config import Settings, SettingsError
 from control_plane.domain.errors import KeyUnavailable
@@ -106,6 +108,9 @@ def _v1() -> Router:
             RestoreController,
             MigrationController,
             MoveController,
+            NoisyController,
+            TenantLimitsController,
+            UsageController,
             RolloutController,
             OperationController,
             PlanController,

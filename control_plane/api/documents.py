@@ -100,7 +100,7 @@ def openapi_config() -> OpenAPIConfig:
         path="/schema",
         tags=[
             Tag(name=name)
-            for name in ("tenants", "backups", "operations", "servers", "access", "health")
+            for name in ("tenants", "backups", "usage", "operations", "servers", "access", "health")
         ],
     )
 

@@ -13,11 +13,12 @@ from control_plane.domain.invariants import (
 )
 from control_plane.domain.move_invariants import ExpectedMove
 from control_plane.domain.names import RoleSet, encode, show
-from control_plane.domain.tenants import TIER_LIMITS
+from control_plane.domain.tenants import TIER_LIMITS, OwnLimits
 
 _DATABASES = """
     SELECT d.id, d.name, s.name AS server, d.purpose, d.role_set_id, t.state AS tenant_state,
            d.unfinished_revision, t.slug, coalesce(t.tier, 'standard') AS tier,
+           (SELECT to_jsonb(l) FROM tenant_limits l WHERE l.tenant_id = t.id) AS own_limits,
            EXISTS (SELECT FROM operations o
                    WHERE (o.database_id = d.id OR o.tenant_id = d.tenant_id)
                      AND o.state IN ('pending', 'running', 'waiting', 'cancelling')) AS busy,
@@ -108,12 +109,13 @@ async def read(db: Connection) -> Snapshot:
 
 def _database(values: dict[str, object]) -> ExpectedDatabase:
     role_set_id, slots = values["role_set_id"], values.pop("slots")
+    own = msgspec.convert(values.pop("own_limits") or {}, OwnLimits)
     tier = values.pop("tier")
     assert isinstance(role_set_id, UUID)  # noqa: S101 - a uuid column
     assert isinstance(slots, dict)  # noqa: S101 - a jsonb object
     roles = RoleSet(role_set_id)
     values["open_logins"] = {roles.login(slot): verifier for slot, verifier in slots.items()}
-    values["limits"] = TIER_LIMITS[tier].login  # type: ignore[index]  # a CHECKed column
+    values["limits"] = own.over(TIER_LIMITS[tier]).login  # type: ignore[index]  # a CHECKed column
     return msgspec.convert(values, ExpectedDatabase)
 
 

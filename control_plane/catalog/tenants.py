@@ -8,13 +8,14 @@ import msgspec
 from control_plane.catalog.pool import Connection, Record
 from control_plane.domain.errors import NotFound, WrongState
 from control_plane.domain.names import parse
-from control_plane.domain.tenants import Tenant, TenantState, Tier
+from control_plane.domain.tenants import OwnLimits, Tenant, TenantState, Tier
 
 _SELECT = """
     SELECT t.id, t.slug, t.name, t.tier, t.region, t.labels, t.state, s.name AS server,
            t.template, d.schema_revision, t.placement_reason, c.name AS cell, t.created_at,
            t.activated_at, t.legal_hold IS NOT NULL AS legal_hold, t.delete_after, t.shred_after,
-           o.id AS operation_id, o.kind AS operation_kind
+           o.id AS operation_id, o.kind AS operation_kind,
+           (SELECT to_jsonb(l) FROM tenant_limits l WHERE l.tenant_id = t.id) AS own_limits
     FROM tenants t
     JOIN cells c ON c.id = t.cell_id
     LEFT JOIN databases d ON d.tenant_id = t.id AND d.purpose = 'primary'
@@ -173,4 +174,6 @@ async def record_placement(db: Connection, tenant_id: UUID, reason: str) -> None
 
 
 def _tenant(row: Record) -> Tenant:
-    return Tenant(**dict(row))
+    values = dict(row)
+    own = values.pop("own_limits")
+    return Tenant(**values, own_limits=msgspec.convert(own, OwnLimits) if own else None)

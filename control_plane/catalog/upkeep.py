@@ -14,10 +14,14 @@ _ANCHOR = ", ".join(Anchor.__struct_fields__)
 # The next time is spread by a tenth, so that tenants made together do not stay together.
 _TAKE_DUE = (
     """
-    WITH due AS (
+    WITH busy AS (
+        SELECT DISTINCT server_id FROM databases
+         WHERE upkeep_began_at > clock_timestamp() - make_interval(secs => $3)
+    ), due AS (
         SELECT d.id FROM databases d
           JOIN tenants t ON t.id = d.tenant_id AND t.state IN ('active', 'suspended')
           JOIN servers s ON s.id = d.server_id AND s.reachable
+               AND s.id NOT IN (SELECT server_id FROM busy)
          WHERE d.purpose = 'primary' AND d.upkeep_due_at <= clock_timestamp()
            AND (d.upkeep_done_at IS NOT NULL
                 OR d.created_at <= clock_timestamp() - make_interval(secs => $2::float8 * 60))
@@ -26,7 +30,8 @@ _TAKE_DUE = (
          ORDER BY d.upkeep_due_at LIMIT $1
            FOR UPDATE OF d SKIP LOCKED)
     UPDATE databases d
-       SET upkeep_due_at = clock_timestamp()
+       SET upkeep_began_at = clock_timestamp(),
+           upkeep_due_at = clock_timestamp()
                          + make_interval(secs => $2::float8 * 60 * (0.9 + 0.2 * random()))
       FROM due WHERE d.id = due.id
     RETURNING """  # noqa: S608 - the struct's own field names
@@ -34,20 +39,26 @@ _TAKE_DUE = (
 )
 
 
+# A worker that died holds its server up for no longer.
+_LOST_AFTER_SECONDS = 120.0
+
+
 async def take_due(db: Connection, *, limit: int, minutes: float) -> list[Database]:
     """Up to ``limit`` databases whose turn it is; their next turn is ``minutes`` from now.
 
     A tenant that some operation works on is left for later, and a new one rests for as long as
-    everybody else between two turns.
+    everybody else between two turns. Nothing is taken of a server of which something taken before
+    is not done yet: one worker looks after a server at a time.
     """
-    rows = await db.fetch(_TAKE_DUE, limit, minutes)
+    rows = await db.fetch(_TAKE_DUE, limit, minutes, _LOST_AFTER_SECONDS)
     return [Database(**dict(row)) for row in rows]
 
 
 async def record_done(db: Connection, database_id: UUID, problem: str | None) -> None:
     """The database was looked after; ``problem`` in one line when not all went well."""
     await db.execute(
-        """UPDATE databases SET upkeep_done_at = clock_timestamp(), upkeep_problem = $2
+        """UPDATE databases SET upkeep_done_at = clock_timestamp(), upkeep_problem = $2,
+                  upkeep_began_at = NULL
            WHERE id = $1""",
         database_id,
         problem,

@@ -28,6 +28,8 @@ _COMMANDS = {
     "migrate": Lazy("control_plane.cli.migrate:migrate", "Bring one tenant to a revision."),
     "move": Lazy("control_plane.cli.moves:move", "Move a tenant to another server."),
     "rollout": Lazy("control_plane.cli.rollout:rollout", "Bring the fleet to a revision."),
+    "usage": Lazy("control_plane.cli.usage:usage", "What a tenant uses of its server."),
+    "noisy": Lazy("control_plane.cli.usage:noisy", "Who disturbs whom, and what to do."),
     "operations": Lazy("control_plane.cli.operations:operations", "Work in progress and done."),
     "keys": Lazy("control_plane.cli.keys:keys", "API keys and their roles."),
     "audit": Lazy("control_plane.cli.audit:audit", "Who did what to what, and when."),

@@ -7,6 +7,7 @@ from control_plane.cli.commands import Command, Group
 from control_plane.cli.complete import server_names, tenant_slugs
 from control_plane.cli.durations import Duration
 from control_plane.cli.endings import COMMANDS
+from control_plane.cli.limits import limit
 from control_plane.cli.options import dry_run_option, labels_option, limit_option, wait_option
 from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.paths import path
@@ -33,7 +34,7 @@ def tenants() -> None:
     """Create, list, show, suspend, archive and delete tenants."""
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, limit):
     tenants.add_command(_command)
 
 

@@ -40,6 +40,7 @@ Kind = Literal[
     "move_undo",
     "move_reverse",
     "move_finish",
+    "limit",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -126,6 +127,14 @@ PLANS: dict[Kind, Plan] = {
             "switch_login",
             minutes=10,
             until="write_next_secret",
+        ),
+        _plan(
+            "limit",
+            "set_login_limits",
+            "publish_route",
+            "set_connection_limit",
+            minutes=10,
+            until="set_login_limits",
         ),
         _plan(
             "retire_login",

@@ -36,6 +36,49 @@ TIER_LIMITS: dict[Tier, TierLimits] = {
 }
 
 
+class OwnLimits(msgspec.Struct, frozen=True):
+    """Limits of one tenant other than its tier's; ``None`` is the tier's."""
+
+    pool_size: int | None = None
+    session_pool_size: int | None = None
+    connections: int | None = None
+    statement_timeout_ms: int | None = None
+    idle_in_transaction_ms: int | None = None
+
+    def over(self, tier: TierLimits) -> TierLimits:
+        """The tier's limits, with these in their places."""
+        given = {
+            name: value
+            for name in self.__struct_fields__
+            if (value := getattr(self, name)) is not None
+        }
+        pools = {name: given.pop(name) for name in _POOLS if name in given}
+        login = msgspec.structs.replace(tier.login, **given)
+        return msgspec.structs.replace(tier, login=login, **pools)
+
+
+_POOLS = ("pool_size", "session_pool_size")
+# Two poolers for each cell, each with a pool for the transaction and one for the session endpoint.
+POOLERS_OF_A_CELL = 2
+
+
+def pooled_connections(pool_size: int, session_pool_size: int) -> int:
+    """As many connections as the poolers of a cell may want for one login."""
+    return POOLERS_OF_A_CELL * (pool_size + session_pool_size)
+
+
+def pool_problem(limits: TierLimits) -> str | None:
+    """Why a login could not get the connections that its pools may want (I-15)."""
+    wanted = pooled_connections(limits.pool_size, limits.session_pool_size)
+    if wanted < limits.login.connections:
+        return None
+    return (
+        f"two poolers may want {wanted} connections for pools of {limits.pool_size} and "
+        f"{limits.session_pool_size}, so connections must be more than {wanted}, not "
+        f"{limits.login.connections}"
+    )
+
+
 class Tenant(msgspec.Struct, frozen=True):
     """One customer of the SaaS, as the catalog knows it.
 
@@ -62,7 +105,9 @@ class Tenant(msgspec.Struct, frozen=True):
     legal_hold: bool = False
     delete_after: dt.datetime | None = None
     shred_after: dt.datetime | None = None
+    own_limits: OwnLimits | None = None
 
     @property
     def limits(self) -> TierLimits:
-        return TIER_LIMITS[self.tier]
+        tier = TIER_LIMITS[self.tier]
+        return self.own_limits.over(tier) if self.own_limits is not None else tier

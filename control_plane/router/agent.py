@@ -18,6 +18,7 @@ from control_plane.domain.errors import CatalogUnavailable, PoolerUnavailable, T
 from control_plane.router.catalog_link import CatalogLink, PoolerState
 from control_plane.router.pauses import PauseOrder, Pauses
 from control_plane.router.pgbouncer_config import Unrenderable
+from control_plane.router.pool_meter import PoolMeter
 from control_plane.router.pooler import LocalPooler, Rendered
 from control_plane.router.route_table import RouteTable
 from control_plane.router.waiting import Backoff, happens, rest
@@ -52,6 +53,8 @@ class Agent:
         self._failed: tuple[Rendered, int] | None = None
         self._retry = Backoff(1.0, 10.0)
         self._retry_at = 0.0
+        self._meter = PoolMeter()
+        self._metered = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until ``stopping`` is set.
@@ -103,6 +106,7 @@ class Agent:
             self._render()
         await self._apply()
         await self._report(link)
+        await self._report_usage(link)
         await rest(max(0.0, self._pooler.quiet_from - time.monotonic()))
         await happens(self._wake, HEARTBEAT_SECONDS)
 
@@ -168,6 +172,20 @@ class Agent:
             )
         )
         self._notice = None
+
+    async def _report_usage(self, link: CatalogLink) -> None:
+        """What PgBouncer did for each tenant; what cannot be read now is told the next time."""
+        if time.monotonic() - self._metered < self._settings.usage_seconds:
+            return
+        self._metered = time.monotonic()
+        console = self._pooler.console
+        try:
+            stats, pools = await console.stats(), await console.pools()
+        except PoolerUnavailable:
+            return  # the watch over PgBouncer tells it
+        found = self._meter.read(stats, pools, self._table.tenants)
+        if found:
+            await link.report_usage(found)
 
     async def _watch_pgbouncer(self) -> None:
         looked = time.monotonic()

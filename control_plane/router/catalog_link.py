@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 from uuid import UUID
@@ -10,9 +10,10 @@ from uuid import UUID
 import msgspec
 
 from control_plane.adapters.clock import new_id
-from control_plane.catalog import poolers, routes
+from control_plane.catalog import poolers, routes, usage
 from control_plane.catalog.pool import Catalog, Connection, translated
 from control_plane.catalog.poolers import Heartbeat, Registration
+from control_plane.catalog.usage import Pooled
 from control_plane.config import PoolerSettings
 from control_plane.router.pauses import PauseOrder
 from control_plane.router.route_table import Change
@@ -93,6 +94,11 @@ class CatalogLink:
         """Say that the pooler does not answer, which is no sign of life."""
         async with self._turn():
             await poolers.lost(self._db, self._pooler_id, problem)
+
+    async def report_usage(self, found: Sequence[Pooled]) -> None:
+        """Say what the pooler did for its tenants since it was said last."""
+        async with self._turn():
+            await usage.add_pooled(self._db, found)
 
     async def acknowledge(self, order: PauseOrder) -> None:
         """Say that the pooler holds every client of this tenant."""

@@ -62,6 +62,10 @@ class Console:
         """SHOW POOLS: one row for each pair of database and login that was used."""
         return await self._rows("SHOW POOLS")
 
+    async def stats(self) -> list[dict[str, Any]]:
+        """SHOW STATS: one row of totals for each entry that was used."""
+        return await self._rows("SHOW STATS")
+
     async def pause(self, name: str, seconds: float) -> bool:
         """Hold the clients of a database; whether all were held after ``seconds``.
 
@@ -87,6 +91,10 @@ class Console:
         except PoolerUnavailable as error:
             if not _is_gone(error):
                 raise
+
+    async def reconnect(self, name: str) -> None:
+        """Close each connection to the server as its client is done with it; no client notices."""
+        await self._run(_command("RECONNECT", name))
 
     async def kill(self, name: str) -> None:
         """Drop every client and server connection of a database, which is left paused."""

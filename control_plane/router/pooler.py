@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -28,9 +29,12 @@ from control_plane.router.pgbouncer_config import (
 )
 from control_plane.router.pgbouncer_console import Console
 from control_plane.router.pgbouncer_files import PoolerFiles
+from control_plane.router.waiting import rest
 
 _QUIET_FACTOR = 5
 _LONGEST_QUIET_SECONDS = 1.0
+_SHRINK_LOOKS = 10
+_SHRINK_SECONDS = 0.05
 
 _parsed = functools.lru_cache(maxsize=2)(parse_databases)
 
@@ -121,7 +125,10 @@ class LocalPooler:
                 f"PgBouncer did not take the new configuration ({wrong}), so the previous one "
                 "goes on serving; its log says why"
             )
+        shrunk = _shrunk(self.served, wanted)
         self.served, self._session = wanted, self.console.session
+        if shrunk:
+            await self._shrink(shrunk)
 
     async def difference(self, wanted: Rendered) -> str | None:
         """How what PgBouncer serves differs from ``wanted``, if it does.
@@ -169,6 +176,23 @@ class LocalPooler:
         self.files.write_all({name: text for name, text in texts.items() if text is not None})
         await self._reload()
 
+    async def _shrink(self, sizes: Mapping[str, int]) -> None:
+        """Have connections beyond the new size of a pool closed, each as its client is done.
+
+        PgBouncer keeps them otherwise. It ends those that are just logging in too, and then tells
+        the next client that logins fail; a pool beyond its size begins none, so once none is under
+        way there is nothing to harm.
+        """
+        left = dict(sizes)
+        for _ in range(_SHRINK_LOOKS):
+            pools = await self.console.pools()
+            for name in [name for name in left if not _logging_in(pools, name)]:
+                if _open_in(pools, name) > left.pop(name):
+                    await self.console.reconnect(name)
+            if not left:
+                return
+            await rest(_SHRINK_SECONDS)
+
     def _own_verifier(self) -> str:
         """The verifier on disk if it is of our password, so that a restart changes nothing."""
         password = self._settings.console_password
@@ -177,3 +201,29 @@ class LocalPooler:
             if user == f'"{CONSOLE_USER}' and matches(password, rest.removesuffix('"')):
                 return rest.removesuffix('"')
         return verifier(password)
+
+
+def _shrunk(before: Rendered | None, now: Rendered) -> dict[str, int]:
+    """The entries whose pools are smaller than before, and how large they are now."""
+    known = before.entries if before is not None else {}
+    return {
+        name: entry.pool_size
+        for name, entry in now.entries.items()
+        if name in known and entry.pool_size < known[name].pool_size
+    }
+
+
+def _logging_in(pools: Sequence[Mapping[str, Any]], name: str) -> bool:
+    return any(int(row["sv_login"]) for row in pools if row["database"] == name)
+
+
+def _open_in(pools: Sequence[Mapping[str, Any]], name: str) -> int:
+    """Connections to the server of the fullest pool of an entry; each login has one of its own."""
+    return max(
+        (
+            sum(int(row[state]) for state in ("sv_active", "sv_idle", "sv_used", "sv_tested"))
+            for row in pools
+            if row["database"] == name
+        ),
+        default=0,
+    )

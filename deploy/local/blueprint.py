@@ -16,7 +16,13 @@ from deploy.local.layout import Layout
 from deploy.local.options import StackOptions
 from deploy.local.pgbouncer import Pooler
 from deploy.local.ports import choose_ports, require_free
-from deploy.local.postgres import TENANT_SETTINGS, PostgresServer, administrator
+from deploy.local.postgres import (
+    STATEMENT_SETTINGS,
+    STATEMENTS,
+    TENANT_SETTINGS,
+    PostgresServer,
+    administrator,
+)
 from deploy.local.steps import Step
 
 CATALOG = "catalog"
@@ -62,7 +68,11 @@ class Blueprint:
             application=self.application,
             catalog=self._postgres(CATALOG, found["system"], {}),
             servers=tuple(
-                self._postgres(server.name, found[server.binaries], TENANT_SETTINGS)
+                self._postgres(
+                    server.name,
+                    found[server.binaries],
+                    {**TENANT_SETTINGS, **_statements(found[server.binaries])},
+                )
                 for server in self.options.servers
             ),
             poolers=self._poolers(),
@@ -166,3 +176,8 @@ class Blueprint:
 async def _start_postgres(server: PostgresServer, start: Start) -> None:
     await server.make()
     await start(server.service())
+
+
+def _statements(found: binaries.PostgresBinaries) -> Mapping[str, str]:
+    """Statements are counted where the installation can do that."""
+    return STATEMENT_SETTINGS if found.has_library(STATEMENTS) else {}

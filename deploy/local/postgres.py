@@ -45,6 +45,12 @@ TENANT_SETTINGS: Mapping[str, str] = {
     "max_slot_wal_keep_size": "4GB",
     "autovacuum_naptime": "10min",  # a database a second or so, not hundreds a minute
 }
+STATEMENTS = "pg_stat_statements"
+# As many kinds of statements as a thousand tenants run; fewer, and the servers forget all the time.
+STATEMENT_SETTINGS: Mapping[str, str] = {
+    "shared_preload_libraries": STATEMENTS,
+    f"{STATEMENTS}.max": "50000",
+}
 HBA = f"""\
 # Passwords everywhere: neither trust nor peer.
 local all         all              scram-sha-256

@@ -2,7 +2,17 @@
 
 import sys
 
-from tests.benchmarks import backups, dsn, move, pooler, provision, queries, rollout, schedules
+from tests.benchmarks import (
+    backups,
+    dsn,
+    move,
+    pooler,
+    provision,
+    queries,
+    rollout,
+    schedules,
+    usage,
+)
 
 BENCHMARKS = {
     "provision": provision.main,
@@ -13,6 +23,7 @@ BENCHMARKS = {
     "backups": backups.main,
     "schedules": schedules.main,
     "move": move.main,
+    "usage": usage.main,
 }
 
 

@@ -85,6 +85,20 @@ async def test_rotate_then_retire(driver: Driver, action: str) -> None:
     await driver.assert_clean()
 
 
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_limit(driver: Driver, action: str) -> None:
+    cases = slugs_for("limit", action)
+    await asyncio.gather(*(driver.create(slug) for slug in cases))
+    armed = [driver.arm("limit", *place, slug, action) for slug, place in cases.items()]
+    wanted = {"pool_size": 2, "session_pool_size": 1, "connections": 9}
+    begun = [await driver.begin(slug, "limit", **wanted) for slug in cases]
+    ended = await asyncio.gather(*(driver.finish(operation) for operation in begun))
+    await assert_every_boundary_was_hit(armed, ended)
+    for slug in cases:
+        assert (await driver.call("GET", f"/v1/tenants/{slug}/limits"))["own"] == wanted
+    await driver.assert_clean()
+
+
 async def finished_retirement(driver: Driver, slug: str) -> dict[str, Any]:
     for _ in range(200):
         found = await driver.operations(tenant=slug)

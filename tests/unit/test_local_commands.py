@@ -210,4 +210,4 @@ def test_a_relative_home_is_taken_from_where_the_person_stands(tmp_path: Path) -
 def test_ci_runs_what_a_developer_runs() -> None:
     script = REPOSITORY / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert script.read_text().splitlines()[-1] == "exec ./dev test"
+    assert script.read_text().splitlines()[-1] == "exec ./dev test --long"

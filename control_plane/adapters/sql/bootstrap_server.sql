@@ -16,5 +16,11 @@ BEGIN
                   WHERE datname IN ('postgres', 'template1') LOOP
         EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', place);
     END LOOP;
+    -- Where the server counts statements, administrators can ask for them.
+    IF 'pg_stat_statements' = ANY (string_to_array(
+           replace(current_setting('shared_preload_libraries'), ' ', ''), ','))
+       AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements') THEN
+        CREATE EXTENSION IF NOT EXISTS pg_stat_statements SCHEMA public;
+    END IF;
 END
 $body$;

@@ -2,6 +2,7 @@
 WITH claimed AS (
     UPDATE operations o
     SET epoch = epoch + 1,
+        takeovers = takeovers + (lease_owner IS NOT NULL)::integer,
         lease_owner = $2,
         lease_until = clock_timestamp() + make_interval(secs => $3),
         state = CASE o.state WHEN 'cancelling' THEN o.state ELSE 'running' END,
