@@ -166,8 +166,8 @@ async def credential_of(ports: Ports, tenant_id: UUID) -> str:
 async def test_again_there_is_nothing_to_do(installation: Installation) -> None:
     await furnish(installation)
     ports = installation.process()
-    ended = await advanced(ports, await begun(ports))
-    assert [step.detail for step in ended.steps][:2] == [
+    first = await advanced(ports, await begun(ports))
+    assert [step.detail for step in first.steps][:2] == [
         "0 of 2 tenant keys wrapped anew",
         "0 secrets sealed anew",
     ]
