@@ -166,12 +166,12 @@ async def credential_of(ports: Ports, tenant_id: UUID) -> str:
 async def test_again_there_is_nothing_to_do(installation: Installation) -> None:
     await furnish(installation)
     ports = installation.process()
-    first = await advanced(ports, await begun(ports))
-    assert [step.detail for step in first.steps][:2] == [
+    ended = await advanced(ports, await begun(ports))
+    assert [step.detail for step in ended.steps][:2] == [
         "0 of 2 tenant keys wrapped anew",
         "0 secrets sealed anew",
     ]
-    assert (await ended(ports, await begun(ports))).state == "succeeded"
+    assert (await advanced(ports, await begun(ports))).state == "succeeded"
 
 
 async def test_without_a_keystore_the_catalog_is_put_under_the_new_key(
@@ -208,7 +208,7 @@ async def test_a_secret_that_is_changed_meanwhile_keeps_its_change(
         await sealed.replace(db, column, [(known, b"too late") for known in own])
         kept = (await databases.credentials(db, tenant_id))["a"]
     assert (len(own), kept.sealed) == (1, rotated.sealed)
-    assert (await ended(ports, await begun(ports))).state == "succeeded"
+    assert (await advanced(ports, await begun(ports))).state == "succeeded"
     assert await credential_of(ports, tenant_id) == open_credential(ports.keyring, rotated).reveal()
 
 
@@ -278,7 +278,7 @@ async def test_a_key_that_does_not_open_is_named_and_ends_the_operation(
     failed = await advanced(ports, await begun(ports))
     assert (failed.state, failed.error_code) == ("failed", "key_unavailable")
     broken.write_bytes(good)
-    assert (await ended(ports, await begun(ports))).state == "succeeded"
+    assert (await advanced(ports, await begun(ports))).state == "succeeded"
 
 
 @pytest.mark.parametrize(
