@@ -30,6 +30,7 @@ _COMMANDS = {
     "rollout": Lazy("control_plane.cli.rollout:rollout", "Bring the fleet to a revision."),
     "operations": Lazy("control_plane.cli.operations:operations", "Work in progress and done."),
     "keys": Lazy("control_plane.cli.keys:keys", "API keys and their roles."),
+    "people": Lazy("control_plane.cli.people:people", "Who may sign in to the console."),
     "audit": Lazy("control_plane.cli.audit:audit", "Who did what to what, and when."),
     "check": Lazy("control_plane.cli.check:check", "Compare the catalog with reality."),
     "drift": Lazy("control_plane.cli.drift:drift", "Schemas that are not their template's."),

@@ -29,7 +29,7 @@ RESERVED_PREFIX = "template"
 TEMPLATE_PREFIX = "tpl_"
 SESSION_SUFFIX = "_session"
 
-IdPrefix = Literal["tn", "op", "bk", "sv", "ro", "pl", "ky", "au", "db", "dr", "ex", "ce"]
+IdPrefix = Literal["tn", "op", "bk", "sv", "ro", "pl", "ky", "au", "db", "dr", "ex", "ce", "pe"]
 
 
 def encode(key: UUID) -> str:

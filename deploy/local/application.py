@@ -131,7 +131,7 @@ class Application:
         return self._service(
             API,
             http(self.ports[API], "/health/ready", HEALTHY),
-            *("-m", "uvicorn", "control_plane.api.app:create_app", "--factory"),
+            *("-m", "uvicorn", "control_plane.web:create_app", "--factory"),
             *("--host", LOOPBACK, "--port", str(self.ports[API]), "--no-access-log"),
             *("--no-proxy-headers", "--no-server-header", "--timeout-graceful-shutdown", "5"),
             # Longer than any client keeps an idle connection: the client ends it, never a race.

@@ -3,7 +3,8 @@ from dataclasses import dataclass
 import pytest
 
 from control_plane.api import limits
-from control_plane.api.limits import Limiter, make_limits
+from control_plane.api.limits import make_limits
+from control_plane.services.limiting import Limiter
 
 
 @dataclass

@@ -1,0 +1,18 @@
+"""The places of the console; somebody sees those that a role of theirs opens."""
+
+import msgspec
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One entry of the navigation; ``permission`` is an operationId of ``PERMISSIONS``."""
+
+    label: str
+    path: str
+    permission: str
+
+
+PLACES = (
+    Place("Overview", "/console/", "listTenants"),
+    Place("Tenants", "/console/tenants", "listTenants"),
+    Place("People", "/console/people", "listPeople"),
+)

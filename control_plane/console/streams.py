@@ -1,0 +1,71 @@
+"""Live parts of pages: HTML as server-sent events, for as long as the session lives."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractContextManager
+
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from control_plane.console.visits import Visit
+from control_plane.domain.errors import CatalogUnavailable
+from control_plane.services.sign_in import session_lives
+
+PING_SECONDS = 15.0
+
+
+class Shown:
+    """What a live part shows now, and whether that is its end."""
+
+    def __init__(self, html: str, *, last: bool = False) -> None:
+        self.html = html
+        self.last = last
+
+
+Look = Callable[[], Awaitable[Shown]]
+
+
+def live(
+    visit: Visit, watching: AbstractContextManager[asyncio.Event], look: Look
+) -> ServerSentEvent:
+    """Events ``show`` with new HTML, then ``over``; a page swaps them in with ``sse-swap``.
+
+    ``watching`` is ``changes.watch(operation_id)`` or ``changes.watch_all()``.
+    """
+    return ServerSentEvent(_events(visit, watching, look))
+
+
+async def _events(
+    visit: Visit, watching: AbstractContextManager[asyncio.Event], look: Look
+) -> AsyncGenerator[ServerSentEventMessage, None]:
+    said, said_at = None, 0.0
+    with watching as changed:
+        while await _lives(visit):
+            shown = await _look(look)
+            if shown is not None and shown.html != said:
+                yield ServerSentEventMessage(data=shown.html, event="show")
+                said, said_at = shown.html, time.monotonic()
+            if shown is not None and shown.last:
+                break
+            if time.monotonic() - said_at >= PING_SECONDS:
+                yield ServerSentEventMessage(data=None, comment="ping")
+                said_at = time.monotonic()
+            await visit.desk.changes.wait(changed, PING_SECONDS)
+    yield ServerSentEventMessage(data="over", event="over")
+
+
+async def _look(look: Look) -> Shown | None:
+    """What is shown now; ``None`` while the catalog is away, for it will come back."""
+    try:
+        return await look()
+    except CatalogUnavailable:
+        return None
+
+
+async def _lives(visit: Visit) -> bool:
+    """Whether the session is within its limits; watching does not prolong it."""
+    try:
+        async with visit.ports.catalog.connection() as db:
+            return await session_lives(db, visit.token)
+    except CatalogUnavailable:
+        return True
