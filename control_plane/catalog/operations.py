@@ -156,6 +156,11 @@ async def page(
     return [from_row(row) for row in rows]
 
 
+async def select_operations(db: Connection, rest: str, *values: object) -> list[Record]:
+    """Rows for ``from_row``; ``rest`` is what follows the FROM clause of operations ``o``."""
+    return await db.fetch(f"{_SELECT} {rest}", *values)
+
+
 async def live_ids(db: Connection) -> list[UUID]:
     """Every operation that is not over."""
     rows = await db.fetch(

@@ -7,14 +7,18 @@ from litestar.middleware.logging import LoggingMiddlewareConfig
 from litestar.plugins.prometheus import PrometheusConfig
 from litestar.plugins.structlog import StructlogConfig, StructlogPlugin
 from litestar.static_files import create_static_files_router
+from litestar.types import ControllerRouterHandler
 
 from control_plane.console import access, problems
+from control_plane.console.action_pages import action_pages
 from control_plane.console.front import Front
+from control_plane.console.handover import HandoverPages
 from control_plane.console.headers import SecureHeaders
 from control_plane.console.overview import OverviewPages
 from control_plane.console.people import PeoplePages
 from control_plane.console.rendering import STATIC
 from control_plane.console.sign_in import SignInPages
+from control_plane.console.tenants import TenantPages
 from control_plane.console.visits import DEPENDENCIES, Desk, Limits
 from control_plane.services.changes import Changes
 from control_plane.services.limiting import Limiter
@@ -28,7 +32,14 @@ _REVEAL_SHARE = 100
 _AN_ADDRESS = 5
 
 # Every page of the console. A page says in ``opt`` who may see it.
-PAGES = [SignInPages, OverviewPages, PeoplePages]
+PAGES: list[ControllerRouterHandler] = [
+    SignInPages,
+    OverviewPages,
+    TenantPages,
+    HandoverPages,
+    PeoplePages,
+    *action_pages(),
+]
 
 
 def build_console(ports: Ports, changes: Changes) -> Litestar:

@@ -15,6 +15,7 @@ from control_plane.console.navigation import PLACES, Place
 from control_plane.console.visits import AnyRequest, Visit, new_form_key, visit_of
 from control_plane.domain.names import show
 from control_plane.domain.operations import LIVE_STATES
+from control_plane.domain.spans import span_words
 
 STATIC = Path(__file__).parent / "static"
 UNKNOWN = "\N{EN DASH}"
@@ -58,17 +59,9 @@ def size_words(count: int | None) -> str:
     return f"{amount:.1f} TiB"
 
 
-def span_words(span: dt.timedelta | float | None) -> str:
+def span_or_unknown(span: dt.timedelta | float | None) -> str:
     """A length of time as a person says it."""
-    if span is None:
-        return UNKNOWN
-    seconds = span.total_seconds() if isinstance(span, dt.timedelta) else float(span)
-    if seconds < 10:  # noqa: PLR2004 - below, a tenth of a second is worth saying
-        return f"{seconds:.1f} s"
-    for size, unit, least in ((86400, "d", 2), (3600, "h", 2), (60, "min", 2), (1, "s", 0)):
-        if seconds >= size * least:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return UNKNOWN if span is None else span_words(span)
 
 
 def age_words(moment: dt.datetime | None) -> str:
@@ -96,9 +89,10 @@ def _environment() -> Environment:
     )
     made.filters |= {
         "size": size_words,
-        "span": span_words,
+        "span": span_or_unknown,
         "age": age_words,
         "words": _words,
+        "pair": lambda word: (word, _words(word)),
         "shown": lambda key, prefix: show(prefix, key),
         "json_text": lambda value: json.dumps(value, indent=2, default=str, ensure_ascii=False),
     }

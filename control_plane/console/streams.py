@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
@@ -26,17 +26,25 @@ Look = Callable[[], Awaitable[Shown]]
 
 
 def live(
-    visit: Visit, watching: AbstractContextManager[asyncio.Event], look: Look
+    visit: Visit,
+    watching: AbstractContextManager[asyncio.Event],
+    look: Look,
+    *,
+    rest_seconds: float = 0.0,
 ) -> ServerSentEvent:
     """Events ``show`` with new HTML, then ``over``; a page swaps them in with ``sse-swap``.
 
-    ``watching`` is ``changes.watch(operation_id)`` or ``changes.watch_all()``.
+    ``watching`` is ``changes.watch(operation_id)`` or ``changes.watch_all()``; of many changes
+    within ``rest_seconds`` only the last is shown.
     """
-    return ServerSentEvent(_events(visit, watching, look))
+    return ServerSentEvent(_events(visit, watching, look, rest_seconds))
 
 
 async def _events(
-    visit: Visit, watching: AbstractContextManager[asyncio.Event], look: Look
+    visit: Visit,
+    watching: AbstractContextManager[asyncio.Event],
+    look: Look,
+    rest_seconds: float,
 ) -> AsyncGenerator[ServerSentEventMessage, None]:
     said, said_at = None, 0.0
     with watching as changed:
@@ -50,8 +58,16 @@ async def _events(
             if time.monotonic() - said_at >= PING_SECONDS:
                 yield ServerSentEventMessage(data=None, comment="ping")
                 said_at = time.monotonic()
+            await _rest(rest_seconds)
             await visit.desk.changes.wait(changed, PING_SECONDS)
     yield ServerSentEventMessage(data="over", event="over")
+
+
+async def _rest(seconds: float) -> None:
+    """Let changes come together: a busy fleet has more of them than a person can follow."""
+    if seconds:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), seconds)
 
 
 async def _look(look: Look) -> Shown | None:

@@ -35,3 +35,12 @@ CREATE INDEX sign_in_links_of_person ON sign_in_links (person_id);
 
 -- A form that is sent twice is one request too, and people are no API keys.
 ALTER TABLE idempotency_keys DROP CONSTRAINT idempotency_keys_key_id_fkey;
+
+-- What needs attention is asked for on every look at the fleet.
+CREATE INDEX operations_failed ON operations (finished_at) WHERE state = 'failed';
+CREATE INDEX operations_of_server ON operations (server_id, kind, created_at DESC)
+    WHERE tenant_id IS NULL;
+CREATE INDEX backups_corrupt ON backups (created_at DESC) WHERE state = 'corrupt';
+CREATE INDEX backup_turns_breached ON backup_turns (breached_at) WHERE breached_at IS NOT NULL;
+CREATE INDEX drills_passed ON drills (tenant_id, finished_at DESC) WHERE state = 'passed';
+CREATE INDEX tenants_by_slug ON tenants (slug, id);
