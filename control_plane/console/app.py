@@ -14,8 +14,11 @@ from control_plane.console.action_pages import action_pages
 from control_plane.console.front import Front
 from control_plane.console.handover import HandoverPages
 from control_plane.console.headers import SecureHeaders
+from control_plane.console.operations import OperationPages
 from control_plane.console.overview import OverviewPages
 from control_plane.console.people import PeoplePages
+from control_plane.console.provider import ProviderPages
+from control_plane.console.provision import HandOverPages, ProvisionPages
 from control_plane.console.rendering import STATIC
 from control_plane.console.sign_in import SignInPages
 from control_plane.console.tenants import TenantPages
@@ -34,10 +37,14 @@ _AN_ADDRESS = 5
 # Every page of the console. A page says in ``opt`` who may see it.
 PAGES: list[ControllerRouterHandler] = [
     SignInPages,
+    ProviderPages,
     OverviewPages,
     TenantPages,
     HandoverPages,
     PeoplePages,
+    OperationPages,
+    ProvisionPages,
+    HandOverPages,
     *action_pages(),
 ]
 

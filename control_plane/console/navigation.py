@@ -14,5 +14,7 @@ class Place(msgspec.Struct, frozen=True):
 PLACES = (
     Place("Overview", "/console/", "listTenants"),
     Place("Tenants", "/console/tenants", "listTenants"),
+    Place("New tenant", "/console/provision", "createTenant"),
+    Place("Operations", "/console/operations", "listOperations"),
     Place("People", "/console/people", "listPeople"),
 )
