@@ -93,18 +93,30 @@ async def past_rpo(db: Connection) -> list[Overdue]:
 
 
 async def undrilled(db: Connection) -> list[Overdue]:
-    """The tenants of which no restore was proven for too long, the longest first."""
+    """The tenants of which no restore was proven for too long, the longest first.
+
+    Most were proven lately: only for the others the ledger is searched for their last proof.
+    """
     rows = await db.fetch(
-        f"""WITH proven AS MATERIALIZED (
-                SELECT tenant_id, max(finished_at) AS at FROM drills WHERE state = 'passed'
-                GROUP BY tenant_id)
-            SELECT t.slug, r.at AS since,
-                   make_interval(days => coalesce(s.drill_days, p.drill_days)) AS allowed
-            FROM tenants t {JOIN_POLICY} LEFT JOIN proven r ON r.tenant_id = t.id
-            WHERE t.state IN ('active', 'suspended', 'archived')
-              AND coalesce(r.at, t.activated_at) < clock_timestamp()
-                  - make_interval(days => coalesce(s.drill_days, p.drill_days))
-            ORDER BY r.at NULLS FIRST, t.slug"""  # noqa: S608 - constants
+        f"""WITH recent AS MATERIALIZED (
+                SELECT tenant_id, max(finished_at) AS at FROM drills
+                WHERE state = 'passed' AND finished_at > now() - make_interval(days =>
+                      (SELECT max(drill_days) FROM (SELECT drill_days FROM backup_policies
+                       UNION ALL SELECT drill_days FROM backup_schedules) limits))
+                GROUP BY tenant_id),
+            candidates AS MATERIALIZED (
+                SELECT t.id, t.slug, t.activated_at,
+                       make_interval(days => coalesce(s.drill_days, p.drill_days)) AS allowed
+                FROM tenants t {JOIN_POLICY} LEFT JOIN recent r ON r.tenant_id = t.id
+                WHERE t.state IN ('active', 'suspended', 'archived')
+                  AND coalesce(r.at, '-infinity') < now()
+                      - make_interval(days => coalesce(s.drill_days, p.drill_days)))
+            SELECT c.slug, proven.at AS since, c.allowed
+            FROM candidates c
+            CROSS JOIN LATERAL (SELECT max(finished_at) AS at FROM drills d
+                                WHERE d.tenant_id = c.id AND d.state = 'passed') proven
+            WHERE coalesce(proven.at, c.activated_at) < now() - c.allowed
+            ORDER BY proven.at NULLS FIRST, c.slug"""  # noqa: S608 - constants
     )
     return [Overdue(**dict(row)) for row in rows]
 
@@ -118,10 +130,13 @@ async def failures(db: Connection, since: dt.timedelta) -> list[Failure]:
              AND (t.id IS NULL OR t.state <> 'deleted')
              AND NOT EXISTS (
                  SELECT FROM operations later
-                 WHERE later.kind = o.kind AND later.created_at > o.created_at
-                   AND later.tenant_id IS NOT DISTINCT FROM o.tenant_id
-                   AND later.server_id IS NOT DISTINCT FROM o.server_id
-                   AND later.state <> 'failed')
+                 WHERE later.tenant_id = o.tenant_id AND later.kind = o.kind
+                   AND later.created_at > o.created_at AND later.state <> 'failed')
+             AND NOT EXISTS (
+                 SELECT FROM operations later
+                 WHERE later.tenant_id IS NULL AND o.tenant_id IS NULL
+                   AND later.server_id = o.server_id AND later.kind = o.kind
+                   AND later.created_at > o.created_at AND later.state <> 'failed')
            ORDER BY o.finished_at DESC""",
         since,
     )

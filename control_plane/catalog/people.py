@@ -1,6 +1,7 @@
 """People, their sessions and sign-in links in the catalog; secrets only as hashes (S-32)."""
 
 import datetime as dt
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -86,8 +87,23 @@ async def set_verifier(db: Connection, person_id: UUID, verifier: str) -> None:
     await db.execute("UPDATE people SET verifier = $2 WHERE id = $1", person_id, verifier)
 
 
-async def set_roles(db: Connection, person_id: UUID, roles: list[str]) -> None:
-    await db.execute("UPDATE people SET roles = $2 WHERE id = $1", person_id, roles)
+async def of_subject(db: Connection, subject: str, email: str) -> Person | None:
+    """Whom the provider means: known by its subject, or by the address the first time."""
+    row = await db.fetchrow(
+        f"""SELECT {_COLUMNS} FROM people p
+            WHERE p.subject = $1 OR (p.subject IS NULL AND p.email = $2)
+            ORDER BY p.subject NULLS LAST LIMIT 1 FOR UPDATE""",  # noqa: S608 - a constant of this module
+        subject,
+        email.lower(),
+    )
+    return _person(row) if row else None
+
+
+async def bind(db: Connection, person_id: UUID, subject: str, roles: Sequence[str]) -> None:
+    """The person is the provider's from now on, with the roles that follow from its claims."""
+    await db.execute(
+        "UPDATE people SET subject = $2, roles = $3 WHERE id = $1", person_id, subject, list(roles)
+    )
 
 
 async def disable(db: Connection, person_id: UUID) -> None:

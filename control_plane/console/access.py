@@ -161,6 +161,9 @@ def to_sign_in(request: AnyRequest, error: Exception) -> Response[Any]:
     """Answer a page that needs a session: sign in, then come back to it."""
     del error
     path = request.url.path
+    if request.headers.get("Accept") == "text/event-stream":
+        # The one answer after which a browser does not ask again.
+        return Response(None, status_code=HTTPStatus.NO_CONTENT)
     if request.method == "GET" and "HX-Request" not in request.headers:
         query = f"?{request.url.query}" if request.url.query else ""
         return Redirect(f"{SIGN_IN}?next={quote(path + query)}", status_code=303)

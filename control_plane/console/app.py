@@ -11,9 +11,10 @@ from litestar.types import ControllerRouterHandler
 
 from control_plane.console import access, problems
 from control_plane.console.action_pages import action_pages
-from control_plane.console.front import Front
+from control_plane.console.bulk import BulkPages
+from control_plane.console.front import Front, Nowhere
 from control_plane.console.handover import HandoverPages
-from control_plane.console.headers import SecureHeaders
+from control_plane.console.headers import BindRequestId, add_headers
 from control_plane.console.operations import OperationPages
 from control_plane.console.overview import OverviewPages
 from control_plane.console.people import PeoplePages
@@ -44,8 +45,10 @@ PAGES: list[ControllerRouterHandler] = [
     PeoplePages,
     OperationPages,
     ProvisionPages,
+    BulkPages,
     HandOverPages,
     *action_pages(),
+    Nowhere,
 ]
 
 
@@ -58,11 +61,12 @@ def build_console(ports: Ports, changes: Changes) -> Litestar:
     app = Litestar(
         route_handlers=[Front, _pages(), _static()],
         middleware=[
-            SecureHeaders(https=(ports.settings.console.public_url or "").startswith("https://")),
+            BindRequestId(),
             PrometheusConfig(app_name="tenantry", prefix="tenantry", group_path=True).middleware,
         ],
         plugins=[_logging()],
         exception_handlers=problems.HANDLERS,
+        before_send=[add_headers],
         after_exception=[access.audit_refusal],
         openapi_config=None,
         request_max_body_size=_BODY_BYTES,

@@ -1,11 +1,11 @@
 """Headers of every answer: nothing from elsewhere runs, frames or is remembered."""
 
-import secrets
-
 import structlog
 from litestar.datastructures import MutableScopeHeaders
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from control_plane.console.visits import id_of
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -23,29 +23,26 @@ _HEADERS = {
 _STATIC = "/console/static/"
 
 
-class SecureHeaders(ASGIMiddleware):
-    """Adds the headers, and gives the request its id."""
+async def add_headers(message: Message, scope: Scope) -> None:
+    """A ``before_send`` hook: every answer carries them, refusals by the router too."""
+    if message["type"] != "http.response.start":
+        return
+    headers = MutableScopeHeaders.from_message(message)
+    for name, value in _HEADERS.items():
+        headers[name] = value
+    headers["X-Request-Id"] = id_of(scope)
+    if scope["litestar_app"].state.desk.secure:
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+    if not scope["path"].startswith(_STATIC):
+        headers["Cache-Control"] = "no-store"
 
-    def __init__(self, *, https: bool) -> None:
-        self._https = https
+
+class BindRequestId(ASGIMiddleware):
+    """Puts the id, method and path into every log line of the request."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        request = scope["state"].setdefault("request_id", secrets.token_hex(16))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(
-            request_id=request, method=scope.get("method"), path=scope["path"]
+            request_id=id_of(scope), method=scope.get("method"), path=scope["path"]
         )
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableScopeHeaders.from_message(message)
-                for name, value in _HEADERS.items():
-                    headers[name] = value
-                headers["X-Request-Id"] = request
-                if self._https:
-                    headers["Strict-Transport-Security"] = "max-age=31536000"
-                if not scope["path"].startswith(_STATIC):
-                    headers["Cache-Control"] = "no-store"
-            await send(message)
-
-        await next_app(scope, receive, send_with_headers)
+        await next_app(scope, receive, send)

@@ -14,7 +14,7 @@ from control_plane.adapters import clock
 from control_plane.console.navigation import PLACES, Place
 from control_plane.console.visits import AnyRequest, Visit, new_form_key, visit_of
 from control_plane.domain.names import show
-from control_plane.domain.operations import LIVE_STATES
+from control_plane.domain.operations import LIVE_STATES, Operation
 from control_plane.domain.spans import span_words
 
 STATIC = Path(__file__).parent / "static"
@@ -69,6 +69,11 @@ def age_words(moment: dt.datetime | None) -> str:
     return f"{span_words(clock.now() - moment)} ago" if moment is not None else "never"
 
 
+def doing(operation: Operation) -> str:
+    """What an operation does right now: its running step, or the state it is in."""
+    return next((step.name for step in operation.steps if step.state == "running"), operation.state)
+
+
 def _words(name: str) -> str:
     """``wait_copy`` as people read it."""
     return name.replace("_", " ")
@@ -92,6 +97,7 @@ def _environment() -> Environment:
         "span": span_or_unknown,
         "age": age_words,
         "words": _words,
+        "doing": doing,
         "pair": lambda word: (word, _words(word)),
         "shown": lambda key, prefix: show(prefix, key),
         "json_text": lambda value: json.dumps(value, indent=2, default=str, ensure_ascii=False),

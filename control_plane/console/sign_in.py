@@ -67,9 +67,9 @@ class SignInPages(Controller):
         fields = await fields_of(request)
         try:
             form = read_form(fields, SignInForm)
-            _throttle(request, form.email.lower())
+            throttle(request, form.email.lower())
             opened = await sign_in.sign_in_with_password(
-                desk_of(request).ports, _origin(request), form.email, Secret(form.password)
+                desk_of(request).ports, origin_of(request), form.email, Secret(form.password)
             )
         except (Invalid, Unauthenticated) as error:
             return _form(request, fields.get("next", ""), trouble_of(error), fields.get("email"))
@@ -84,10 +84,10 @@ class SignInPages(Controller):
     async def use_link(self, request: AnyRequest) -> Response[Any]:
         """Open a session with a link that works once."""
         form = read_form(await fields_of(request), LinkForm)
-        _throttle(request, form.token)
+        throttle(request, form.token)
         try:
             opened = await sign_in.sign_in_with_link(
-                desk_of(request).ports, _origin(request), form.token
+                desk_of(request).ports, origin_of(request), form.token
             )
         except Unauthenticated as error:
             return _form(request, "", trouble_of(error))
@@ -142,11 +142,11 @@ def _enter(request: AnyRequest, opened: OpenedSession, wanted: str) -> Response[
     return answer
 
 
-def _origin(request: AnyRequest) -> Caller:
+def origin_of(request: AnyRequest) -> Caller:
     return nobody(address_of(request), request_id(request))
 
 
-def _throttle(request: AnyRequest, account: str) -> None:
+def throttle(request: AnyRequest, account: str) -> None:
     """Count an attempt on its account and on its address.
 
     Raises:

@@ -12,6 +12,7 @@ from control_plane.domain.errors import CatalogUnavailable
 from control_plane.services.sign_in import session_lives
 
 PING_SECONDS = 15.0
+_LEAVE = '<p data-leave="/console/sign-in">Your session has ended.</p>'
 
 
 class Shown:
@@ -60,6 +61,9 @@ async def _events(
                 said_at = time.monotonic()
             await _rest(rest_seconds)
             await visit.desk.changes.wait(changed, PING_SECONDS)
+        else:
+            # What was shown to somebody who has left does not stay on the screen.
+            yield ServerSentEventMessage(data=_LEAVE, event="show")
     yield ServerSentEventMessage(data="over", event="over")
 
 

@@ -11,6 +11,7 @@ from litestar import Request
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.params import SkipValidation
+from litestar.types import HTTPScope, Scope
 
 from control_plane.catalog.audit import Caller
 from control_plane.catalog.idempotency import Fingerprint, SavedAnswer
@@ -121,7 +122,12 @@ def address_of(connection: AnyConnection) -> str | None:
 
 def request_id(connection: AnyConnection) -> str:
     """The id of this request, for the audit log and for people to quote."""
-    known: str = connection.scope["state"].setdefault("request_id", secrets.token_hex(16))
+    return id_of(connection.scope)
+
+
+def id_of(scope: Scope | HTTPScope) -> str:
+    """The same, for whoever has the scope only."""
+    known: str = scope["state"].setdefault("request_id", secrets.token_hex(16))
     return known
 
 

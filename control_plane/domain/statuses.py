@@ -16,6 +16,7 @@ STATUS: dict[type[TenantryError], int] = {
     errors.PoolerUnavailable: 503,
     errors.KeyUnavailable: 503,
     errors.StoreUnavailable: 503,
+    errors.IdentityProviderUnavailable: 503,
     TenantryError: 500,
 }
 

@@ -32,6 +32,8 @@ _EVENTS = 40
 _BACKUPS = 5
 _PICKED = 100
 _TIMELINE = 30
+# A request and its operation are written in one transaction.
+_TOGETHER = dt.timedelta(seconds=0.5)
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -134,6 +136,14 @@ def _timeline(done: list[Operation], events: list[AuditEvent]) -> list[Entry]:
         for one in done
     ]
     entries += [
-        Entry(one.at, one.action, one.actor, one.outcome, one.reason or "") for one in events
+        Entry(one.at, one.action, one.actor, one.outcome, one.reason or "")
+        for one in events
+        if not any(_asks_for(one, operation) for operation in done)
     ]
     return sorted(entries, key=lambda entry: entry.at, reverse=True)[:_TIMELINE]
+
+
+def _asks_for(event: AuditEvent, operation: Operation) -> bool:
+    """Whether the event is the request that recorded the operation: one line tells both."""
+    apart = abs(event.at - operation.created_at)
+    return event.outcome == "allowed" and event.actor == operation.actor and apart < _TOGETHER

@@ -11,18 +11,21 @@ from uuid import UUID
 import msgspec
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from control_plane.adapters.identity_provider import Identity
 from control_plane.catalog import audit, people
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.people import Session
 from control_plane.catalog.pool import Connection
 from control_plane.config import Secret
-from control_plane.domain.errors import Unauthenticated
+from control_plane.domain.errors import Denied, Unauthenticated
 from control_plane.domain.keys import Principal
-from control_plane.domain.people import ABSOLUTE, IDLE, Person
-from control_plane.services.people import HASHER, hash_of
+from control_plane.domain.people import ABSOLUTE, IDLE, PERSON_ROLES, Person, PersonRole
+from control_plane.services.people import HASHER, NewPerson, add_person, hash_of
 from control_plane.services.ports import Ports
 
 _NOBODY = UUID(int=0)
+_PROVIDER = Principal(_NOBODY, "identity-provider", frozenset())
+_NAME_MOST = 100
 # Unknown addresses cost as much time as known ones: this verifier fits no password.
 _DUMMY = HASHER.hash(secrets.token_urlsafe(32))
 _REFUSED = "the address or the password is wrong"
@@ -73,6 +76,44 @@ async def sign_in_with_link(ports: Ports, origin: Caller, token: str) -> OpenedS
             return await open_session(db, origin, person, "link")
     await _record_failure(ports, origin, "unknown", "link")
     raise Unauthenticated("this link was used already or is too old; ask for a new one")
+
+
+async def sign_in_with_identity(ports: Ports, origin: Caller, identity: Identity) -> OpenedSession:
+    """Open a session for whom the identity provider names; its claims decide about the roles.
+
+    Raises:
+        Denied: no role follows from the claims, or the person is disabled.
+    """
+    settings = ports.settings.console.oidc
+    role_map = settings.role_map if settings else {}
+    mapped = {role_map[value] for value in identity.values if value in role_map}
+    roles = tuple(role for role in PERSON_ROLES if role in mapped)
+    if not roles:
+        await _record_failure(ports, origin, identity.email, "provider")
+        raise Denied(f"{identity.email} has no role here; ask whoever manages your groups")
+    async with ports.catalog.transaction() as db:
+        person = await people.of_subject(db, identity.subject, identity.email)
+        if person is None:
+            wanted = NewPerson(identity.email, identity.name[:_NAME_MOST], roles)
+            caller = msgspec.structs.replace(origin, principal=_PROVIDER)
+            person = await add_person(db, caller, wanted)
+        if person.disabled_at is None:
+            person = await _follow(db, origin, person, identity.subject, roles)
+            return await open_session(db, origin, person, "provider")
+    await _record_failure(ports, origin, identity.email, "provider")
+    raise Denied(f"{identity.email} is disabled and cannot sign in")
+
+
+async def _follow(
+    db: Connection, origin: Caller, person: Person, subject: str, roles: tuple[PersonRole, ...]
+) -> Person:
+    """The person as the provider has it now."""
+    await people.bind(db, person.id, subject, roles)
+    if set(roles) != set(person.roles):
+        caller = msgspec.structs.replace(origin, principal=_PROVIDER)
+        facts: dict[str, object] = {"roles": list(roles), "before": person.roles}
+        await audit.record(db, caller, Entry("person.change", person.email, facts=facts))
+    return msgspec.structs.replace(person, roles=list(roles))
 
 
 async def open_session(db: Connection, origin: Caller, person: Person, way: str) -> OpenedSession:

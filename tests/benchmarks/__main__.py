@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.benchmarks import backups, dsn, move, pooler, provision, queries, rollout
+from tests.benchmarks import backups, console, dsn, move, pooler, provision, queries, rollout
 
 BENCHMARKS = {
     "provision": provision.main,
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "queries": queries.main,
     "backups": backups.main,
     "move": move.main,
+    "console": console.main,
 }
 
 

@@ -74,6 +74,8 @@
   document.addEventListener("htmx:afterSettle", (event) => dress(event.target));
   document.addEventListener("htmx:sseMessage", (event) => {
     dress(event.target);
+    const leave = event.target.querySelector("[data-leave]");
+    if (leave) window.location.assign(leave.dataset.leave);
     const words = event.target.querySelector("[data-tell]");
     if (words) tell(words.dataset.tell);
   });

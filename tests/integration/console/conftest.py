@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from deploy.local.stack import Stack
 from tests.integration.console.viewer import Viewer
@@ -16,6 +16,8 @@ from tests.integration.console.viewer import Viewer
 SWITCHES = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _numbers = itertools.count(1)
+
+expect.set_options(timeout=30_000)
 
 SignIn = Callable[..., Awaitable[Viewer]]
 

@@ -8,8 +8,10 @@ import pytest
 from playwright.async_api import Browser
 
 from control_plane.domain.people import PERSON_ROLES
+from deploy.local.stack import Stack
 from tests.integration.console.conftest import SignIn
 from tests.integration.console.viewer import Viewer
+from tests.integration.console.web_process import second_console
 
 COOKIE = "tenantry-session"
 PASSWORD = "a fine sentence to remember"
@@ -150,3 +152,78 @@ def _client(url: str) -> httpx.AsyncClient:
 async def _post(client: httpx.AsyncClient, path: str, **fields: str) -> httpx.Response:
     headers = {"Origin": str(client.base_url).rstrip("/")}
     return await client.post(path, data=fields, headers=headers)
+
+
+async def test_guessing_is_slowed_down_per_account_and_over_https_cookies_are_bound_to_the_host(
+    stack: Stack, add_person: Adding
+) -> None:
+    person = await add_person("operator", password=PASSWORD)
+    settings = {
+        "TENANTRY_RATE_LIMIT_PER_MINUTE": "60",
+        "TENANTRY_PUBLIC_URL": "https://console.example.com",
+    }
+    with second_console(stack, settings) as url:
+        async with _client(url) as client:
+            headers = {"Origin": "https://console.example.com"}
+            right = {"email": person["email"], "password": PASSWORD}
+            opened = await client.post("/console/sign-in", data=right, headers=headers)
+            assert opened.headers["Set-Cookie"].startswith("__Host-tenantry-session=")
+            assert "Secure" in opened.headers["Set-Cookie"]
+            assert opened.headers["Strict-Transport-Security"] == "max-age=31536000"
+            wrong = {"email": person["email"], "password": "x" * 20}
+            answers = [
+                await client.post("/console/sign-in", data=wrong, headers=headers) for _ in range(3)
+            ]
+            assert [one.status_code for one in answers] == [429, 429, 429]
+            assert int(answers[-1].headers["Retry-After"]) >= 1
+            other = {"email": "other@example.com", "password": "x" * 20}
+            assert (
+                await client.post("/console/sign-in", data=other, headers=headers)
+            ).status_code == 401
+
+
+async def test_every_answer_carries_the_policy(console_url: str) -> None:
+    async with _client(console_url) as client:
+        for path in ("/console/sign-in", "/console/static/console.js", "/console/a/b", "/"):
+            headers = (await client.get(path)).headers
+            assert headers["Content-Security-Policy"].startswith("default-src 'none'; "), path
+            assert "unsafe" not in headers["Content-Security-Policy"]
+            assert headers["X-Content-Type-Options"] == "nosniff"
+            assert headers["X-Frame-Options"] == "DENY"
+            assert headers["Referrer-Policy"] == "no-referrer"
+
+
+async def test_every_way_in_and_out_is_on_record(
+    sign_in: SignIn, add_person: Adding, console_url: str, catalog: Any
+) -> None:
+    viewer = await sign_in("operator")
+    await viewer.page.get_by_role("button", name="Sign out").click()
+    await viewer.page.wait_for_url("**/console/sign-in")
+    person = await add_person("auditor", password=PASSWORD)
+    async with _client(console_url) as client:
+        await _post(client, "/console/sign-in", email=person["email"], password="x" * 20)
+    rows = await catalog.fetch(
+        """SELECT action, outcome, actor FROM audit_events
+           WHERE subject = ANY($1) ORDER BY seq""",
+        [viewer.email, person["email"]],
+    )
+    assert [(row["action"], row["outcome"]) for row in rows] == [
+        ("person.add", "allowed"),
+        ("person.link", "allowed"),
+        ("session.open", "allowed"),
+        ("session.close", "allowed"),
+        ("person.add", "allowed"),
+        ("session.open", "denied"),
+    ]
+    assert rows[2]["actor"] == viewer.email
+
+
+async def test_neither_session_nor_link_is_readable_in_the_catalog(
+    sign_in: SignIn, catalog: Any
+) -> None:
+    viewer = await sign_in("operator")
+    [cookie] = [c for c in await viewer.context.cookies() if c.get("name") == COOKIE]
+    token = str(cookie.get("value"))
+    for table in ("sessions", "sign_in_links", "audit_events", "people"):
+        text = await catalog.fetchval(f"SELECT string_agg(t::text, '') FROM {table} t")  # noqa: S608 - constants
+        assert token not in text

@@ -8,6 +8,8 @@ CREATE TABLE people (
                                        AND cardinality(roles) > 0),
     -- An argon2id verifier; NULL: signs in by a link or by the identity provider only.
     verifier    text CHECK (verifier LIKE '$argon2id$%'),
+    -- What the identity provider calls the person, from the first time that it named them.
+    subject     text UNIQUE,
     created_by  text NOT NULL,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     disabled_at timestamptz
@@ -42,5 +44,5 @@ CREATE INDEX operations_of_server ON operations (server_id, kind, created_at DES
     WHERE tenant_id IS NULL;
 CREATE INDEX backups_corrupt ON backups (created_at DESC) WHERE state = 'corrupt';
 CREATE INDEX backup_turns_breached ON backup_turns (breached_at) WHERE breached_at IS NOT NULL;
-CREATE INDEX drills_passed ON drills (tenant_id, finished_at DESC) WHERE state = 'passed';
+CREATE INDEX drills_passed ON drills (finished_at, tenant_id) WHERE state = 'passed';
 CREATE INDEX tenants_by_slug ON tenants (slug, id);
