@@ -12,6 +12,7 @@ from litestar.types import ControllerRouterHandler
 from control_plane.console import access, problems
 from control_plane.console.action_pages import action_pages
 from control_plane.console.bulk import BulkPages
+from control_plane.console.enrolment import EnrolmentPages
 from control_plane.console.front import Front, Nowhere
 from control_plane.console.handover import HandoverPages
 from control_plane.console.headers import BindRequestId, add_headers
@@ -21,6 +22,7 @@ from control_plane.console.people import PeoplePages
 from control_plane.console.provider import ProviderPages
 from control_plane.console.provision import HandOverPages, ProvisionPages
 from control_plane.console.rendering import STATIC
+from control_plane.console.servers import ServerPages
 from control_plane.console.sign_in import SignInPages
 from control_plane.console.tenants import TenantPages
 from control_plane.console.visits import DEPENDENCIES, Desk, Limits
@@ -46,6 +48,8 @@ PAGES: list[ControllerRouterHandler] = [
     OperationPages,
     ProvisionPages,
     BulkPages,
+    ServerPages,
+    EnrolmentPages,
     HandOverPages,
     *action_pages(),
     Nowhere,

@@ -16,5 +16,6 @@ PLACES = (
     Place("Tenants", "/console/tenants", "listTenants"),
     Place("New tenant", "/console/provision", "createTenant"),
     Place("Operations", "/console/operations", "listOperations"),
+    Place("Servers", "/console/servers", "listServers"),
     Place("People", "/console/people", "listPeople"),
 )
