@@ -11,6 +11,7 @@ from litestar.types import ControllerRouterHandler
 
 from control_plane.console import access, problems
 from control_plane.console.action_pages import action_pages
+from control_plane.console.backups import BackupPages, DrillPages
 from control_plane.console.bulk import BulkPages
 from control_plane.console.enrolment import EnrolmentPages
 from control_plane.console.front import Front, Nowhere
@@ -50,6 +51,8 @@ PAGES: list[ControllerRouterHandler] = [
     BulkPages,
     ServerPages,
     EnrolmentPages,
+    BackupPages,
+    DrillPages,
     HandOverPages,
     *action_pages(),
     Nowhere,

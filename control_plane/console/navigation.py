@@ -17,5 +17,6 @@ PLACES = (
     Place("New tenant", "/console/provision", "createTenant"),
     Place("Operations", "/console/operations", "listOperations"),
     Place("Servers", "/console/servers", "listServers"),
+    Place("Backups", "/console/backups", "getBackupStatus"),
     Place("People", "/console/people", "listPeople"),
 )
