@@ -11,18 +11,21 @@ from litestar.types import ControllerRouterHandler
 
 from control_plane.console import access, problems
 from control_plane.console.action_pages import action_pages
+from control_plane.console.audit import AuditPages
 from control_plane.console.backups import BackupPages, DrillPages
 from control_plane.console.bulk import BulkPages
 from control_plane.console.enrolment import EnrolmentPages
 from control_plane.console.front import Front, Nowhere
 from control_plane.console.handover import HandoverPages
 from control_plane.console.headers import BindRequestId, add_headers
+from control_plane.console.keys import KeyPages
 from control_plane.console.operations import OperationPages
 from control_plane.console.overview import OverviewPages
 from control_plane.console.people import PeoplePages
 from control_plane.console.provider import ProviderPages
 from control_plane.console.provision import HandOverPages, ProvisionPages
 from control_plane.console.rendering import STATIC
+from control_plane.console.rollouts import RolloutPages
 from control_plane.console.servers import ServerPages
 from control_plane.console.sign_in import SignInPages
 from control_plane.console.tenants import TenantPages
@@ -53,6 +56,9 @@ PAGES: list[ControllerRouterHandler] = [
     EnrolmentPages,
     BackupPages,
     DrillPages,
+    RolloutPages,
+    AuditPages,
+    KeyPages,
     HandOverPages,
     *action_pages(),
     Nowhere,

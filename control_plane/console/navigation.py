@@ -18,5 +18,8 @@ PLACES = (
     Place("Operations", "/console/operations", "listOperations"),
     Place("Servers", "/console/servers", "listServers"),
     Place("Backups", "/console/backups", "getBackupStatus"),
+    Place("Rollouts", "/console/rollouts", "listRollouts"),
+    Place("Audit", "/console/audit", "listAudit"),
+    Place("Keys", "/console/keys", "listKeys"),
     Place("People", "/console/people", "listPeople"),
 )

@@ -39,8 +39,16 @@
     }
   }
 
+  // Times that are typed are meant in the viewer's zone; without a script they are UTC.
+  function nameZone(root) {
+    const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+    for (const input of root.querySelectorAll("[data-zone]")) input.value = timeZone;
+    for (const words of root.querySelectorAll("[data-zone-words]")) words.textContent = timeZone;
+  }
+
   function dress(root) {
     showTimes(root);
+    nameZone(root);
     guardButtons(root);
   }
 
