@@ -53,6 +53,7 @@ class Dossier(msgspec.Struct, frozen=True):
     tenant: Tenant
     database: Database | None
     live: Operation | None
+    newest: Operation | None
     schedule: ShownSchedule | None
     backups: list[ListedBackup]
     move: Move | None
@@ -87,6 +88,7 @@ async def look_at_tenant(
         tenant=tenant,
         database=await databases.find_primary(db, tenant.id),
         live=next((one for one in done if one.live), None),
+        newest=done[0] if done else None,
         schedule=None if gone else await get_schedule(db, ports, caller, tenant.slug),
         backups=await backup_ledger.page_of_backups(db, tenant.id, before=None, limit=_BACKUPS),
         move=await moves.open_one(db, tenant.id),

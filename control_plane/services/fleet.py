@@ -75,24 +75,11 @@ async def _concerns(db: Connection, listed: list[Server]) -> list[Concern]:
     found = [
         _unreachable(listed),
         await _silent(db, now),
-        _overdue(
-            await fleet.past_rpo(db),
-            now,
-            "critical",
-            (
-                "past the recovery point objective",
-                "Back them up; if that fails, the reason is on the operation's page.",
-            ),
-        ),
+        _past_rpo(await fleet.past_rpo(db), now),
         await _damaged(db),
         _failed(await fleet.failures(db, _FAILED_SINCE), now),
         _late(await fleet.late(db), now),
-        _overdue(
-            await fleet.undrilled(db),
-            now,
-            "serious",
-            ("without a recent proven restore", "Prove the newest backup by restoring it."),
-        ),
+        _undrilled(await fleet.undrilled(db), now),
         _nearly_full(listed),
     ]
     raised = [concern for concern in found if concern is not None]
@@ -134,19 +121,32 @@ async def _damaged(db: Connection) -> Concern | None:
     return _concern("critical", ("backup", "damaged"), remedy, "listBackups", subjects)
 
 
-def _overdue(
-    found: list[Overdue], now: dt.datetime, severity: Severity, words: tuple[str, str]
-) -> Concern | None:
+def _past_rpo(found: list[Overdue], now: dt.datetime) -> Concern | None:
     subjects = [
-        Subject(
-            one.slug,
-            "tenant",
-            one.slug,
-            f"{_since(one.since, now)} of {span_words(one.allowed)} allowed",
+        _tenant(one, f"would lose {_since(one.since, now)}; {span_words(one.allowed)} is the limit")
+        for one in found
+    ]
+    words = ("tenant", "past the recovery point objective")
+    remedy = "Back them up; if that fails, the reason is on the operation's page."
+    return _concern("critical", words, remedy, "getBackupStatus", subjects)
+
+
+def _undrilled(found: list[Overdue], now: dt.datetime) -> Concern | None:
+    subjects = [
+        _tenant(
+            one,
+            f"last proven {_since(one.since, now)} ago" if one.since else "never proven",
+            f"every {span_words(one.allowed)} is wanted",
         )
         for one in found
     ]
-    return _concern(severity, ("tenant", words[0]), words[1], "getBackupStatus", subjects)
+    words = ("tenant", "without a recent proven restore")
+    remedy = "Prove the newest backup by restoring it."
+    return _concern("serious", words, remedy, "getBackupStatus", subjects)
+
+
+def _tenant(found: Overdue, *words: str) -> Subject:
+    return Subject(found.slug, "tenant", found.slug, "; ".join(words))
 
 
 def _failed(found: list[Failure], now: dt.datetime) -> Concern | None:
@@ -196,4 +196,4 @@ def _operation(found: Failure, detail: str) -> Subject:
 
 
 def _since(then: dt.datetime | None, now: dt.datetime) -> str:
-    return span_words(now - then) if then is not None else "never"
+    return span_words(now - then) if then is not None else "everything"

@@ -30,6 +30,7 @@ EXPECTED = {
     "LegalHold": 409,
     "Denied": 403,
     "IdempotencyMismatch": 422,
+    "IdentityProviderUnavailable": 503,
     "Invalid": 422,
     "LintRefused": 422,
     "KeyServiceUnavailable": 503,
