@@ -17,7 +17,13 @@ from control_plane.catalog.idempotency import SavedAnswer
 from control_plane.catalog.pool import Connection
 from control_plane.config import Secret
 from control_plane.domain.names import show
-from control_plane.domain.people import Person, PersonRole
+from control_plane.domain.people import (
+    EMAIL_PATTERN,
+    PASSWORD_LEAST,
+    PASSWORD_MOST,
+    Person,
+    PersonRole,
+)
 from control_plane.services import people
 from control_plane.services.people import NewPerson
 from control_plane.services.requests import Effect
@@ -28,10 +34,12 @@ _LINK = "/console/sign-in/link?token="
 class NewPersonBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A person. Without a password, a sign-in link is the first way in."""
 
-    email: Annotated[str, Meta(pattern=PRINTABLE, min_length=3, max_length=254)]
+    email: Annotated[str, Meta(pattern=EMAIL_PATTERN, max_length=254)]
     name: Annotated[str, Meta(pattern=PRINTABLE, min_length=1, max_length=100)]
     roles: Annotated[list[PersonRole], Meta(min_length=1, max_length=5)]
-    password: Annotated[str, Meta(max_length=200)] | None = None
+    password: Annotated[str, Meta(min_length=PASSWORD_LEAST, max_length=PASSWORD_MOST)] | None = (
+        None
+    )
 
 
 class PersonView(msgspec.Struct, frozen=True):

@@ -19,7 +19,8 @@ ABSOLUTE = dt.timedelta(hours=12)
 LINK_LIFETIME = dt.timedelta(hours=24)
 PASSWORD_LEAST = 12
 PASSWORD_MOST = 200
-_EMAIL = re.compile(r"[^\s@\x00-\x1f\x7f<>\"]{1,64}@[A-Za-z0-9.-]{1,189}")
+EMAIL_PATTERN = r"^[^\s@\x00-\x1f\x7f<>\"]{1,64}@[A-Za-z0-9.-]{1,189}$"
+EMAIL_WORDS = "use an address such as ada@example.com"
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -46,9 +47,9 @@ def check_email(email: str) -> str:
     Raises:
         Invalid: it is no address.
     """
-    if _EMAIL.fullmatch(email) is None:
-        message = "use an address such as ada@example.com"
-        raise Invalid(f"email {email!r}: {message}", [{"field": "email", "message": message}])
+    if re.fullmatch(EMAIL_PATTERN, email) is None:
+        errors = [{"field": "email", "message": EMAIL_WORDS}]
+        raise Invalid(f"email {email!r}: {EMAIL_WORDS}", errors)
     return email.lower()
 
 

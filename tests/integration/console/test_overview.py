@@ -9,6 +9,9 @@ from deploy.local.stack import Stack
 from tests.driver import Driver, fresh_slug
 from tests.integration.console.conftest import SignIn
 
+# The watch over backups comes round, and then the page hears of the next operation or looks itself.
+NOTICED_MS = 120_000
+
 
 async def test_what_runs_appears_and_goes_without_a_reload(
     sign_in: SignIn, driver: Driver, stack: Stack
@@ -26,36 +29,23 @@ async def test_what_runs_appears_and_goes_without_a_reload(
     await expect(running).not_to_contain_text(slug)
 
 
-async def test_what_needs_somebody_is_shown_worst_first(
+async def test_what_needs_somebody_is_told_worst_first_until_it_is_mended(
     sign_in: SignIn, driver: Driver, catalog: Any
 ) -> None:
     slug = fresh_slug("neglected")
     await driver.create(slug)
-    backup = await driver.back_up(slug)
     await catalog.execute(
-        """INSERT INTO backup_turns (tenant_id, slot_at, due_at, breached_at)
-           SELECT id, now(), now() + interval '1 day', now() FROM tenants WHERE slug = $1
-           ON CONFLICT (tenant_id) DO UPDATE SET breached_at = now()""",
-        slug,
-    )
-    await catalog.execute(
-        """UPDATE tenants SET activated_at = now() - interval '200 days' WHERE slug = $1""", slug
+        "UPDATE tenants SET activated_at = now() - interval '500 days' WHERE slug = $1", slug
     )
     viewer = await sign_in("operator")
     attention = viewer.page.locator("section[aria-labelledby=h-attention]")
-    await expect(attention).to_contain_text("past the recovery point objective")
+    await expect(attention).to_contain_text("past the recovery point objective", timeout=NOTICED_MS)
     await expect(attention).to_contain_text("without a recent proven restore")
     severities = await attention.locator(".concern h3 .chip").all_inner_texts()
     order = ["critical", "serious", "notice"]
     assert severities == sorted(severities, key=order.index)
-    await driver.finish(await driver.verify(backup))
-    await catalog.execute(
-        """UPDATE backup_turns SET breached_at = NULL
-           WHERE tenant_id = (SELECT id FROM tenants WHERE slug = $1)""",
-        slug,
-    )
-    await viewer.open("/console/")
-    assert slug not in await attention.inner_text()
+    await driver.finish(await driver.verify(await driver.back_up(slug)))
+    await expect(attention).not_to_contain_text(slug, timeout=NOTICED_MS)
 
 
 async def test_a_look_at_reality_is_asked_for_and_answered(sign_in: SignIn, driver: Driver) -> None:
