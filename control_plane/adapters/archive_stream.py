@@ -16,8 +16,8 @@ from control_plane.adapters.object_stores.store import Upload
 
 _PIECE_BYTES = 1024 * 1024
 # What is looked back at stays in a core's own cache, next to the rows that two other programs hold
-# there: a fifth faster than level 1 itself; rows get no larger, long texts by a twentieth. The
-# frame's checksum proves that what was compressed is what comes out.
+# there: about a fifth faster than level 1 itself on rows, which get no larger; source code got 7 %
+# larger. The frame's checksum proves that what was compressed is what comes out.
 _COMPRESSION = zstandard.ZstdCompressionParameters.from_level(
     1, window_log=17, hash_log=12, min_match=6, write_checksum=True
 )

@@ -126,7 +126,8 @@ def catalog(signs: CatalogSigns) -> Iterator[Diagnosis]:
 
 
 def _clock(ahead: float) -> Diagnosis:
-    found = f"the catalog's is {ahead:+.1f} s from this machine's"
+    # Rounded first: -0.0 is no difference.
+    found = f"the catalog's is {round(ahead, 1) + 0.0:+.1f} s from this machine's"
     if abs(ahead) > _MOST_CLOCK_SECONDS:
         remedy = "run a time service (NTP) on this machine and on the catalog's"
         return Diagnosis("clock", "problem", found, remedy)

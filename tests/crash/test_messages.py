@@ -13,6 +13,7 @@ from celery import Celery
 from control_plane.adapters.doorbell import ADVANCE
 from deploy.local.stack import Stack
 from tests.driver import Driver, fresh_slug
+from tests.integration.moves import faults
 
 WATCHED_SECONDS = 1.0
 FREEZES_SECONDS = 20.0
@@ -124,7 +125,7 @@ async def test_workers_whose_acknowledgements_were_lost_go_on_working(
     for slug in slugs:
         driver.arm("provision", "activate", "after", slug, "sigstop")
     begun = [await driver.begin_create(slug) for slug in slugs]
-    sleepers = await frozen_workers(CONTROL_CHILDREN)
+    sleepers = await frozen_workers(stack, CONTROL_CHILDREN)
     await asyncio.to_thread(stack.halt, "redis")
     try:
         for sleeper in sleepers:
@@ -138,16 +139,11 @@ async def test_workers_whose_acknowledgements_were_lost_go_on_working(
     await driver.assert_clean()
 
 
-async def frozen_workers(count: int) -> list[psutil.Process]:
-    """The Celery children that failpoints have frozen, once there are as many."""
+async def frozen_workers(stack: Stack, count: int) -> list[psutil.Process]:
+    """This stack's children that failpoints have frozen, once there are as many."""
     deadline = time.monotonic() + FREEZES_SECONDS
     while True:
-        found = [
-            process
-            for process in psutil.process_iter(["status", "cmdline"])
-            if process.info["status"] == psutil.STATUS_STOPPED
-            and "workers.app" in " ".join(process.info["cmdline"] or [])
-        ]
+        found = await asyncio.to_thread(faults.frozen_workers, stack, "worker-control")
         if len(found) >= count:
             return found
         assert time.monotonic() < deadline, f"{len(found)} of {count} workers froze"

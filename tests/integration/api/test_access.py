@@ -101,7 +101,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "reverseMove": ("POST", "/v1/tenants/{tenant}/moves/reverse?dry_run=true", {}),
     "finishMove": ("POST", "/v1/tenants/{tenant}/moves/finish?dry_run=true", {}),
     "getUsage": ("GET", "/v1/tenants/{tenant}/usage", {}),
-    "lookInside": ("GET", "/v1/tenants/{tenant}/tables?nonsense=1", {}),
+    "lookInside": ("GET", "/v1/tenants/{tenant}/tables", {}),
     "getNoisy": ("GET", "/v1/noisy", {}),
     "proposeMove": ("GET", "/v1/tenants/{tenant}/moves/proposal", {}),
     "getLimits": ("GET", "/v1/tenants/{tenant}/limits", {}),
