@@ -113,7 +113,7 @@ async def page(
              AND ($3::uuid IS NULL OR tenant_id = $3)
              AND ($4::timestamptz IS NULL OR at >= $4)
              AND ($5::timestamptz IS NULL OR at < $5)
-             AND starts_with(actor, $6) AND starts_with(action, $7)
+             AND ($6 = '' OR actor ^@ $6) AND starts_with(action, $7)
              AND ($8::text IS NULL OR outcome = $8)
            ORDER BY seq DESC LIMIT $2""",
         before,

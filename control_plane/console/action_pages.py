@@ -8,7 +8,9 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from control_plane.console.access import needs
-from control_plane.console.actions import ACTIONS, Action, ActionForm
+from control_plane.console.action_forms import ActionForm
+from control_plane.console.action_parts import Action
+from control_plane.console.actions import ACTIONS
 from control_plane.console.forms import Trouble, fields_of, read_form, trouble_of
 from control_plane.console.rendering import page
 from control_plane.console.visits import AnyRequest, Visit, Visiting, new_form_key
@@ -28,18 +30,22 @@ def _pages(action: Action) -> list[HTTPRouteHandler]:
 
     @get(path, opt=needs(action.permission))
     async def show(tenant: FromPath[str], request: AnyRequest, visit: Visiting) -> Response[str]:
-        return await _show(action, tenant, request, visit)
+        return await _show(action, tenant, request, visit, typed=_asked(request))
 
     @get(f"{path}/plan", opt=needs(action.permission))
     async def plan(tenant: FromPath[str], request: AnyRequest, visit: Visiting) -> Response[str]:
-        fields = {name: str(value) for name, value in request.query_params.items() if value}
-        return await _plan(action, tenant, request, visit, fields)
+        return await _plan(action, tenant, request, visit, _asked(request))
 
     @post(path, opt=needs(action.permission))
     async def begin(tenant: FromPath[str], request: AnyRequest, visit: Visiting) -> Response[Any]:
         return await _begin(action, tenant, request, visit)
 
     return [show, plan, begin]
+
+
+def _asked(request: AnyRequest) -> dict[str, str]:
+    """What the address says; links to a form fill it in this way."""
+    return {name: str(value) for name, value in request.query_params.items() if value}
 
 
 async def _show(
@@ -52,7 +58,7 @@ async def _show(
 ) -> Response[str]:
     async with visit.ports.catalog.connection() as db:
         tenant = await find_tenant(db, visit.caller, slug)
-        choices = await action.choices(db, tenant)
+        choices = await action.choices(db, visit, tenant)
     return page(
         request,
         "action.html",

@@ -1,119 +1,63 @@
 """What can be done with a tenant: offered to whom, in which state, and what the services do."""
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Literal, TypeAlias
-
-import msgspec
-from msgspec import Meta
-
 from control_plane.catalog import backups
 from control_plane.catalog.pool import Connection
-from control_plane.console.visits import Visit, Work
-from control_plane.domain.errors import WrongState
-from control_plane.domain.moves import PAUSE_BUDGET_MS
+from control_plane.console.action_forms import (
+    ActionForm,
+    CopyForm,
+    DeleteForm,
+    ExportForm,
+    FinishForm,
+    LimitForm,
+    MoveForm,
+    RestoreForm,
+    RotateForm,
+)
+from control_plane.console.action_parts import Action
+from control_plane.console.visits import Visit
+from control_plane.domain.errors import Invalid, NoCapacity, WrongState
 from control_plane.domain.names import show
+from control_plane.domain.noise import tighter
 from control_plane.domain.operations import Operation
-from control_plane.domain.plans import Kind
-from control_plane.domain.tenants import Tenant, TenantState
-from control_plane.services import archiving, deleting, moves, restores, tenants
+from control_plane.domain.tenants import OwnLimits, Tenant
+from control_plane.services import archiving, deleting, exports, limits, moves, restores, tenants
 from control_plane.services.backups import request_backup, request_verification
 from control_plane.services.dossier import Dossier, candidates, restorable
+from control_plane.services.noise import MoveProposal, propose_move
 from control_plane.services.restores import Beside, InPlace
 
-Group = Literal["protect", "run", "end"]
 
-
-class ActionForm(msgspec.Struct, frozen=True, kw_only=True):
-    """What every action's form carries; ``confirm`` is the slug, typed where it destroys."""
-
-    form_key: Annotated[str, Meta(min_length=16, max_length=64)]
-    confirm: str = ""
-
-
-class RestoreForm(ActionForm, frozen=True, kw_only=True):
-    """Which backup; the youngest unless one is picked."""
-
-    backup: str | None = None
-
-
-class CopyForm(RestoreForm, frozen=True, kw_only=True):
-    """The new tenant."""
-
-    slug: str
-    name: Annotated[str, Meta(max_length=200)] | None = None
-
-
-class MoveForm(ActionForm, frozen=True, kw_only=True):
-    """Where to, and how long clients may be held at the switch."""
-
-    server: str
-    pause_budget_ms: Annotated[int, Meta(ge=100, le=60_000)] = PAUSE_BUDGET_MS
-
-
-class RotateForm(ActionForm, frozen=True, kw_only=True):
-    """How long the credentials of before still work."""
-
-    grace_minutes: Annotated[int, Meta(ge=0, le=43_200)] | None = None
-
-
-class DeleteForm(ActionForm, frozen=True, kw_only=True):
-    """How long the backups are kept after the grace."""
-
-    keep_backups_days: Annotated[int, Meta(ge=0, le=36_500)] = deleting.KEEP_BACKUPS_DAYS
-
-
-class FinishForm(ActionForm, frozen=True, kw_only=True):
-    """Whether a verified backup of the new database may be missing."""
-
-    without_backup: Literal["yes"] | None = None
-
-
-Doing: TypeAlias = Callable[[Connection, Visit, str, Any], Awaitable[Operation]]
-Choices: TypeAlias = Callable[[Connection, Tenant], Awaitable[dict[str, object]]]
-
-
-async def _nothing(db: Connection, tenant: Tenant) -> dict[str, object]:
-    del db, tenant
-    return {}
-
-
-async def _backups(db: Connection, tenant: Tenant) -> dict[str, object]:
+async def _backups(db: Connection, visit: Visit, tenant: Tenant) -> dict[str, object]:
+    del visit
     return {"backups": await restorable(db, tenant)}
 
 
-async def _servers(db: Connection, tenant: Tenant) -> dict[str, object]:
-    return {"candidates": await candidates(db, tenant) if tenant.server else []}
+async def _servers(db: Connection, visit: Visit, tenant: Tenant) -> dict[str, object]:
+    return {
+        "candidates": await candidates(db, tenant) if tenant.server else [],
+        "proposal": await _proposal(db, visit, tenant),
+    }
 
 
-def _always(dossier: Dossier) -> bool:
-    del dossier
-    return True
+async def _proposal(db: Connection, visit: Visit, tenant: Tenant) -> MoveProposal | None:
+    try:
+        return await propose_move(db, visit.caller, tenant.slug)
+    except (NoCapacity, WrongState):
+        # The list of servers says of each why it does not fit, the plan what stands in the way.
+        return None
+
+
+async def _limits(db: Connection, visit: Visit, tenant: Tenant) -> dict[str, object]:
+    found = await limits.limits_of(db, visit.caller, tenant.slug)
+    return {"limits": found, "tighter": tighter(found.in_force)}
+
+
+def _limited(dossier: Dossier) -> bool:
+    return dossier.tenant.own_limits is not None
 
 
 def _moved(dossier: Dossier) -> bool:
     return dossier.move is not None and dossier.move.state == "reversible"
-
-
-class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing to do. ``words`` say what will be true, ``destroys`` asks for the slug."""
-
-    path: str
-    label: str
-    kind: Kind
-    permission: str
-    states: tuple[TenantState, ...]
-    group: Group
-    words: str
-    do: Doing
-    form: type[ActionForm] = ActionForm
-    fields: str | None = None
-    choices: Choices = _nothing
-    when: Callable[[Dossier], bool] = _always
-    destroys: bool = False
-
-    def work(self, visit: Visit, tenant: str, form: ActionForm) -> Work:
-        """What records the operation."""
-        return lambda db: self.do(db, visit, tenant, form)
 
 
 async def _verify_newest(db: Connection, visit: Visit, tenant: str, form: ActionForm) -> Operation:
@@ -138,6 +82,13 @@ async def _delete(db: Connection, visit: Visit, tenant: str, form: DeleteForm) -
 async def _rotate(db: Connection, visit: Visit, tenant: str, form: RotateForm) -> Operation:
     grace = None if form.grace_minutes is None else form.grace_minutes * 60
     return await tenants.rotate_credentials(db, visit.ports, visit.caller, tenant, grace)
+
+
+async def _limit(db: Connection, visit: Visit, tenant: str, form: LimitForm) -> Operation:
+    if form.own == OwnLimits():
+        message = "give one limit at least"
+        raise Invalid(message, [{"field": "pool_size", "message": message}])
+    return await limits.set_limits(db, visit.caller, tenant, form.own, reason=form.reason)
 
 
 ACTIONS = (
@@ -210,6 +161,21 @@ ACTIONS = (
         when=lambda dossier: any(one.state == "complete" for one in dossier.backups),
     ),
     Action(
+        path="export",
+        label="Export for the customer",
+        kind="export",
+        permission="createExport",
+        states=("active", "suspended", "deleting"),
+        group="protect",
+        words="A bundle of all of the tenant's data, encrypted so that only the recipient can open "
+        "it. It is deleted by itself when its time is over.",
+        do=lambda db, visit, tenant, form: exports.request_export(
+            db, visit.ports, visit.caller, tenant, form.recipient, form.keep_hours
+        ),
+        form=ExportForm,
+        fields="_export_fields.html",
+    ),
+    Action(
         path="move",
         label="Move",
         kind="move",
@@ -259,6 +225,31 @@ ACTIONS = (
         fields="_finish_fields.html",
         when=_moved,
         destroys=True,
+    ),
+    Action(
+        path="limit",
+        label="Limit",
+        kind="limit",
+        permission="setLimits",
+        states=("active",),
+        group="run",
+        words="The tenant may use less of its server, or more, than its tier says. Clients beyond "
+        "a pool wait for their turn; nobody is cut off. The limits stay until they are taken back.",
+        do=_limit,
+        form=LimitForm,
+        fields="_limit_fields.html",
+        choices=_limits,
+    ),
+    Action(
+        path="limit-reset",
+        label="Take its limits back",
+        kind="limit",
+        permission="resetLimits",
+        states=("active",),
+        group="run",
+        words="The tenant has the limits of its tier again.",
+        do=lambda db, visit, tenant, _: limits.reset_limits(db, visit.caller, tenant),
+        when=_limited,
     ),
     Action(
         path="rotate",

@@ -15,9 +15,11 @@ from control_plane.console.audit import AuditPages
 from control_plane.console.backups import BackupPages, DrillPages
 from control_plane.console.bulk import BulkPages
 from control_plane.console.enrolment import EnrolmentPages
+from control_plane.console.exports import ExportPages
 from control_plane.console.front import Front, Nowhere
 from control_plane.console.handover import HandoverPages
 from control_plane.console.headers import BindRequestId, add_headers
+from control_plane.console.holds import HoldPages
 from control_plane.console.keys import KeyPages
 from control_plane.console.operations import OperationPages
 from control_plane.console.overview import OverviewPages
@@ -25,6 +27,7 @@ from control_plane.console.people import PeoplePages
 from control_plane.console.provider import ProviderPages
 from control_plane.console.provision import HandOverPages, ProvisionPages
 from control_plane.console.rendering import STATIC
+from control_plane.console.rollout_start import RolloutStartPages
 from control_plane.console.rollouts import RolloutPages
 from control_plane.console.servers import ServerPages
 from control_plane.console.sign_in import SignInPages
@@ -48,6 +51,8 @@ PAGES: list[ControllerRouterHandler] = [
     OverviewPages,
     TenantPages,
     HandoverPages,
+    HoldPages,
+    ExportPages,
     PeoplePages,
     OperationPages,
     ProvisionPages,
@@ -57,6 +62,7 @@ PAGES: list[ControllerRouterHandler] = [
     BackupPages,
     DrillPages,
     RolloutPages,
+    RolloutStartPages,
     AuditPages,
     KeyPages,
     HandOverPages,

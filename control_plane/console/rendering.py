@@ -11,6 +11,7 @@ from litestar import Response
 from litestar.enums import MediaType
 
 from control_plane.adapters import clock
+from control_plane.console.charts import amount_words
 from control_plane.console.navigation import PLACES, Place
 from control_plane.console.visits import AnyRequest, Visit, new_form_key, visit_of
 from control_plane.domain.names import show
@@ -96,9 +97,11 @@ def _environment() -> Environment:
         "size": size_words,
         "span": span_or_unknown,
         "age": age_words,
+        "amount": amount_words,
         "words": _words,
         "doing": doing,
         "pair": lambda word: (word, _words(word)),
+        "same": lambda word: (word, word),
         "shown": lambda key, prefix: show(prefix, key),
         "json_text": lambda value: json.dumps(value, indent=2, default=str, ensure_ascii=False),
     }

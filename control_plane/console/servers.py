@@ -18,6 +18,7 @@ from control_plane.console.visits import AnyRequest, Visit, Visiting
 from control_plane.domain.errors import Invalid, TenantryError
 from control_plane.services import servers
 from control_plane.services.draining import Departure, drain_by_moves, plan_drain
+from control_plane.services.noise import noisy
 
 _MOVES_MOST = 32
 
@@ -120,6 +121,7 @@ async def _show(
         found = await servers.get_server(db, name)
         drain = await drains.of(db, found.id)
         moving = await drains.moving(db, found.id)
+        noise = (await noisy(db, server=name))[0] if visit.may("getNoisy") else None
     return page(
         request,
         "server.html",
@@ -127,6 +129,7 @@ async def _show(
         server=found,
         drain=drain,
         moving=moving,
+        noise=noise,
         trouble=trouble,
     )
 

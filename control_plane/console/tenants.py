@@ -11,12 +11,15 @@ from control_plane.catalog import servers, tenant_list
 from control_plane.catalog.tenant_list import Search
 from control_plane.console.access import needs
 from control_plane.console.actions import offered
+from control_plane.console.charts import HOURS, RANGES, charts_of
 from control_plane.console.rendering import fragment, page
 from control_plane.console.streams import Shown, live
 from control_plane.console.visits import AnyRequest, Visit, Visiting
 from control_plane.domain.names import parse, show
 from control_plane.domain.tenants import TIERS, TenantState, Tier
-from control_plane.services.dossier import Dossier, look_at_tenant
+from control_plane.services.dossier import look_at_tenant
+from control_plane.services.noise import ladder
+from control_plane.services.usage import MOST_HOURS, usage_of
 
 PAGE = 50
 _WORDS_MOST = 200
@@ -29,6 +32,7 @@ _STATES: tuple[TenantState, ...] = (
     "deleted",
 )
 Words = Annotated[str, QueryParameter(max_length=_WORDS_MOST)]
+Hours = Annotated[int, QueryParameter(ge=1, le=MOST_HOURS)]
 
 
 class TenantPages(Controller):
@@ -70,31 +74,41 @@ class TenantPages(Controller):
 
     @get("/{tenant:str}", opt=needs("getTenant"))
     async def show_tenant(
-        self, tenant: FromPath[str], request: AnyRequest, visit: Visiting
+        self, tenant: FromPath[str], request: AnyRequest, visit: Visiting, hours: Hours = HOURS
     ) -> Response[str]:
         """Everything about one tenant, and what may be done with it now."""
-        return page(request, "tenant.html", **_facts(visit, await _look(visit, tenant)))
+        return page(request, "tenant.html", **await _look(visit, tenant, hours))
 
     @get("/{tenant:str}/events", opt={**needs("getTenant"), "quiet": True})
-    async def follow(self, tenant: FromPath[str], visit: Visiting) -> ServerSentEvent:
+    async def follow(
+        self, tenant: FromPath[str], visit: Visiting, hours: Hours = HOURS
+    ) -> ServerSentEvent:
         """The tenant again whenever something happens to it."""
 
         async def look() -> Shown:
-            dossier = await _look(visit, tenant)
-            return Shown(fragment(visit, "_tenant.html", **_facts(visit, dossier)))
+            return Shown(fragment(visit, "_tenant.html", **await _look(visit, tenant, hours)))
 
         return live(visit, visit.desk.changes.watch_all(), look, rest_seconds=0.5)
 
 
-async def _look(visit: Visit, tenant: str) -> Dossier:
+async def _look(visit: Visit, tenant: str, hours: int) -> dict[str, object]:
     async with visit.ports.catalog.snapshot() as db:
-        return await look_at_tenant(
+        dossier = await look_at_tenant(
             db, visit.ports, visit.caller, tenant, audited=visit.may("listAudit")
         )
-
-
-def _facts(visit: Visit, dossier: Dossier) -> dict[str, object]:
-    return {"it": dossier, "tenant": dossier.tenant, "actions": offered(visit, dossier)}
+        used = await usage_of(db, visit.caller, tenant, hours=hours)
+        disturbs = used.disturbance is not None and visit.may("getNoisy")
+        rungs = await ladder(db, dossier.tenant) if disturbs else []
+    return {
+        "it": dossier,
+        "tenant": dossier.tenant,
+        "actions": offered(visit, dossier),
+        "used": used,
+        "charts": charts_of(used),
+        "ladder": rungs,
+        "hours": hours,
+        "ranges": RANGES,
+    }
 
 
 def _url(typed: dict[str, str], after: str | None) -> str:

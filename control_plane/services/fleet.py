@@ -8,12 +8,14 @@ import msgspec
 
 from control_plane.adapters import clock
 from control_plane.catalog import fleet, servers
+from control_plane.catalog.disturbances import Disturbance
 from control_plane.catalog.fleet import Failure, Group, Overdue
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.servers import Server
 from control_plane.domain.names import show
 from control_plane.domain.operations import Operation
 from control_plane.domain.spans import span_words
+from control_plane.services.noise import open_disturbances
 
 Severity = Literal["critical", "serious", "notice"]
 _RUNNING_SHOWN = 12
@@ -77,6 +79,7 @@ async def _concerns(db: Connection, listed: list[Server]) -> list[Concern]:
         await _silent(db, now),
         _past_rpo(await fleet.past_rpo(db), now),
         await _damaged(db),
+        _noisy(await open_disturbances(db), now),
         _failed(await fleet.failures(db, _FAILED_SINCE), now),
         _late(await fleet.late(db), now),
         _undrilled(await fleet.undrilled(db), now),
@@ -129,6 +132,28 @@ def _past_rpo(found: list[Overdue], now: dt.datetime) -> Concern | None:
     words = ("tenant", "past the recovery point objective")
     remedy = "Back them up; if that fails, the reason is on the operation's page."
     return _concern("critical", words, remedy, "getBackupStatus", subjects)
+
+
+def _noisy(found: list[Disturbance], now: dt.datetime) -> Concern | None:
+    subjects = [
+        Subject(
+            one.slug,
+            "tenant",
+            one.slug,
+            f"on {one.server} for {_since(one.began_at, now)}; {_suffering(one)}",
+        )
+        for one in found
+        if one.level == "noisy"
+    ]
+    remedy = "Its page has the evidence, and what may be done: tighten its limits, or move it."
+    words = ("tenant", "using too much of a server")
+    return _concern("serious", words, remedy, "getNoisy", subjects)
+
+
+def _suffering(found: Disturbance) -> str:
+    if not found.sufferers:
+        return "no neighbour is seen to suffer"
+    return f"who suffers: {', '.join(one.slug for one in found.sufferers)}"
 
 
 def _undrilled(found: list[Overdue], now: dt.datetime) -> Concern | None:

@@ -20,6 +20,7 @@ from control_plane.domain.names import show
 from control_plane.domain.people import PersonRole
 from control_plane.services.keys import NewKey, create_key
 from control_plane.services.people import NewPerson, add_person
+from control_plane.services.ports import Ports
 from control_plane.services.sign_in import open_session
 from tests.benchmarks import report
 from tests.integration.api.world import make_catalog, open_ports_for, running_api
@@ -30,6 +31,23 @@ _ROUNDS = 40
 _WARM_UP = 6
 _ROLES: tuple[PersonRole, ...] = ("sales_ops", "operator", "security_admin", "auditor")
 _FILL = Path(__file__).with_name("fleet.sql")
+# Of every tenant and server: a year of days, a day of quarters, an hour of minutes.
+_GRAINS = ((1440, 365), (15, 96), (1, 60))
+_AT_ONCE = 60
+_USAGE = """
+INSERT INTO usage (grain, subject_id, server_id, at, seconds, busy_ms, commits, rows_read)
+SELECT $1::smallint, s.subject_id, s.server_id, date_bin(make_interval(mins => $1::integer),
+           clock_timestamp(), '2000-01-01 00:00+00') - n * make_interval(mins => $1::integer),
+       900, 1000 * random(), 1000 * random(), 100000 * random()
+  FROM (SELECT tenant_id AS subject_id, server_id FROM databases WHERE purpose = 'primary'
+        UNION ALL SELECT id, id FROM servers) s, generate_series($2::integer, $3) n
+"""
+_NOISE = """
+INSERT INTO disturbances (id, tenant_id, server_id, announced_at, level, verdict, evidence,
+                          sufferers)
+SELECT gen_random_uuid(), t.id, d.server_id, now(), 'noisy', t.slug || ' disturbs', '[]', '[]'
+  FROM tenants t JOIN databases d ON d.tenant_id = t.id WHERE t.slug LIKE 'clinic-0100_'
+"""
 BESIDE = {
     "GET /health/live": "/health/live",
     "GET /v1/tenants?limit=50": "/v1/tenants?limit=50",
@@ -43,6 +61,13 @@ PAGES = {
     "tenants, of one server": "/console/tenants?server=pg-17",
     "tenants, suspended": "/console/tenants?state=suspended",
     "one tenant": "/console/tenants/clinic-05000",
+    "one tenant, a day of usage": "/console/tenants/clinic-05000?hours=24",
+    "one tenant, a year of usage": "/console/tenants/clinic-05000?hours=8760",
+    "one tenant that is noisy": "/console/tenants/clinic-01001",
+    "one server": "/console/servers/pg-17",
+    "audit": "/console/audit",
+    "audit, by an actor with few": "/console/audit?actor=bench",
+    "audit, by nobody": "/console/audit?actor=nobody",
     "plan of a suspension": "/console/tenants/clinic-05000/suspend/plan",
 }
 
@@ -70,12 +95,24 @@ async def _fill(settings: Settings) -> tuple[str, str, str]:
         person = await add_person(db, caller, NewPerson("bench@example.com", "Bench", _ROLES))
         opened = await open_session(db, caller, person, "bench")
         key = await create_key(db, caller, NewKey("bench", _ROLES))
-    async with ports.catalog.connection() as db:
-        await db.execute("ANALYZE")
+        await db.execute(_NOISE)
+    await _fill_usage(ports)
     async with ports.catalog.connection() as db:
         rows = await db.fetch("SELECT id FROM tenants WHERE slug = 'clinic-05000'")
     await ports.catalog.close()
     return opened.plain_token, key.plain_token, show("tn", rows[0]["id"])
+
+
+async def _fill_usage(ports: Ports) -> None:
+    for grain, buckets in _GRAINS:
+        for first in range(1, buckets + 1, _AT_ONCE):
+            last = min(first + _AT_ONCE - 1, buckets)
+            async with ports.catalog.connection() as db:
+                await db.execute(_USAGE, grain, first, last, timeout=600)
+    async with ports.catalog.connection() as db:
+        await db.execute("VACUUM ANALYZE", timeout=600)
+        rows = await db.fetchval("SELECT count(*) FROM usage", timeout=600)
+    report.line(f"{rows:,} rows of usage")
 
 
 async def _report(url: str, cookie: str, token: str, middle: str, filled: float) -> None:

@@ -23,6 +23,7 @@ PLACES = {
     "/console/backups": "getBackupStatus",
     "/console/drills": "listDrills",
     "/console/rollouts": "listRollouts",
+    "/console/rollouts/new": "startRollout",
     "/console/audit": "listAudit",
     "/console/audit/export": "listAudit",
     "/console/keys": "listKeys",

@@ -23,7 +23,8 @@ async def test_no_serious_finding_and_no_sideways_scrolling(
     paths = ["/console/", "/console/tenants", "/console/people", "/console/account", "/console/no"]
     paths += ["/console/tenants?q=nobody-has-this-name", f"/console/tenants/{slug}"]
     paths += [f"/console/tenants/{slug}/{action.path}" for action in ACTIONS]
-    paths += [f"/console/tenants/{slug}/dsn"]
+    paths += [f"/console/tenants/{slug}/{page}" for page in ("dsn", "hold", "release", "exports")]
+    paths += [f"/console/tenants/{slug}?hours={24 * 365}"]
     for path in paths:
         await viewer.open(path)
         if await viewer.page.locator("#plan").count():

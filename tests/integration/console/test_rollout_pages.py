@@ -35,7 +35,8 @@ async def test_a_halted_rollout_says_what_failed_and_goes_on_after_the_fix(
         "ALTER TABLE lab.sample ADD CONSTRAINT kind_in_grid CHECK (kind <> 'unknown')",
         extra='lint_overrides = {"constraint-not-valid": "every laboratory table is small"}',
     )
-    begun = await lab.begin("grid", canary=1, waves=["100%"])
+    # All four begin at once, and one failure alone does not halt: both are there when it does.
+    begun = await lab.begin("grid", canary=0, waves=["100%"], halt_at="40%")
     viewer, auditor = await sign_in("operator"), await sign_in("auditor")
     page = viewer.page
     await viewer.open("/console/rollouts")
@@ -73,3 +74,35 @@ async def test_a_rollout_is_paused_and_aborted(lab: Laboratory, sign_in: SignIn)
     await page.get_by_role("button", name="Abort it").click()
     await expect(page.locator(".heading .chip").first).to_have_text("aborted", timeout=LIVE_MS)
     assert await page.locator(".cells .cell.skipped").count() > 0
+
+
+async def test_a_rollout_is_looked_at_wave_by_wave_and_then_started(
+    lab: Laboratory, sign_in: SignIn
+) -> None:
+    slugs = await lab.tenants(3, "walk")
+    refused = lab.add("ALTER TABLE lab.sample ADD COLUMN walk text NOT NULL")
+    viewer = await sign_in("operator")
+    page = viewer.page
+    await viewer.open("/console/rollouts")
+    await page.get_by_role("link", name="Start a rollout").click()
+    await page.get_by_label("Template").select_option("lab")
+    await page.get_by_label("Label").fill("group=walk")
+    await page.get_by_label("Waves").fill("100%")
+    plan = page.locator("#plan")
+    await expect(plan).to_contain_text("It would be refused", timeout=LIVE_MS)
+    await page.get_by_role("button", name="Start it").click()
+    await expect(page.get_by_role("alert").first).to_contain_text(refused)
+    lab.remove(refused)
+    wanted = lab.add("ALTER TABLE lab.sample ADD COLUMN walk text")
+    await page.get_by_label("Waves").fill("50%")
+    await page.get_by_label("Waves").press("Tab")
+    await expect(plan).to_contain_text("rising shares that end with 100%", timeout=LIVE_MS)
+    await page.get_by_label("Waves").fill("50%,100%")
+    await page.get_by_label("Waves").press("Tab")
+    await expect(plan).to_contain_text("3 tenants", timeout=LIVE_MS)
+    await expect(plan).to_contain_text("ADD COLUMN walk text")
+    assert await viewer.serious_findings() == []
+    await page.get_by_role("button", name="Start it").click()
+    await page.wait_for_url("**/console/rollouts/ro_*")
+    await expect(page.locator(".heading .chip").first).to_have_text("succeeded", timeout=LIVE_MS)
+    assert await lab.revisions(slugs) == {wanted}

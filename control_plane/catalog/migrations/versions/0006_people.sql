@@ -46,3 +46,5 @@ CREATE INDEX backups_corrupt ON backups (created_at DESC) WHERE state = 'corrupt
 CREATE INDEX backup_turns_breached ON backup_turns (breached_at) WHERE breached_at IS NOT NULL;
 CREATE INDEX drills_passed ON drills (finished_at, tenant_id) WHERE state = 'passed';
 CREATE INDEX tenants_by_slug ON tenants (slug, id);
+-- The audit log is searched by the beginning of who did it.
+CREATE INDEX audit_events_of_actor ON audit_events (actor text_pattern_ops, seq DESC);
