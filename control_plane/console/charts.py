@@ -21,7 +21,7 @@ RANGES = (
 HOURS = 6
 _MS = 1000.0
 _MINUTE = 60.0
-_TENS, _UNITS = 10, 1
+_TENS, _UNITS, _LEAST = 10, 1, 0.01
 
 
 class _Measure(msgspec.Struct, frozen=True):
@@ -69,9 +69,11 @@ def charts_of(used: TenantUsage) -> list[Chart]:
 
 
 def amount_words(value: float) -> str:
-    """A number as short as it can be read: 2,345, then 23.4, then 0.023."""
+    """A number as short as it can be read: 2,345, then 2.3, then 0.023."""
     if value >= _TENS or value == 0:
         return f"{value:,.0f}"
+    if value < _LEAST:
+        return f"<{_LEAST}"
     return f"{value:.1f}" if value >= _UNITS else f"{value:.2g}"
 
 

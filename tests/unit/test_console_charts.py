@@ -104,7 +104,15 @@ def test_every_bucket_has_its_place(tenant: Tenant, grain: Grain) -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0, "0"), (0.0234, "0.023"), (1.25, "1.2"), (9.96, "10.0"), (23.4, "23"), (2345.6, "2,346")],
+    [
+        (0, "0"),
+        (0.0001, "<0.01"),
+        (0.0234, "0.023"),
+        (1.25, "1.2"),
+        (9.96, "10.0"),
+        (23.4, "23"),
+        (2345.6, "2,346"),
+    ],
 )
 def test_amounts_are_short(value: float, words: str) -> None:
     assert amount_words(value) == words
