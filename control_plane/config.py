@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 DEFAULT_TEMPLATE = "clinic"
 # A chart is made of minutes.
 _LONGEST_ROUND = 60
+_PERSON_ROLES = ("sales_ops", "operator", "security_admin", "auditor", "app")
 _TEMPLATE_NAME = r"[a-z][a-z0-9-]{0,38}[a-z0-9]"
 
 
@@ -84,6 +85,23 @@ class BackupSettings(msgspec.Struct, frozen=True):
     copies_kept_days: int = 35
 
 
+class OidcSettings(msgspec.Struct, frozen=True):
+    """An identity provider; ``role_map`` gives roles to values of the claim ``role_claim``."""
+
+    issuer: str
+    client_id: str
+    client_secret: Secret | None
+    role_claim: str
+    role_map: dict[str, str]
+
+
+class ConsoleSettings(msgspec.Struct, frozen=True):
+    """The pages for people. ``public_url`` is what browsers see; an https one makes cookies so."""
+
+    public_url: str | None = None
+    oidc: OidcSettings | None = None
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Everything a process of the control plane may be told from outside."""
 
@@ -102,6 +120,7 @@ class Settings(msgspec.Struct, frozen=True):
     usage_seconds: float = 15.0
     engine: EngineSettings = EngineSettings()
     backup: BackupSettings = BackupSettings()
+    console: ConsoleSettings = ConsoleSettings()
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -133,6 +152,7 @@ class Settings(msgspec.Struct, frozen=True):
                 pulse_file=_optional_path("TENANTRY_PULSE_PATH"),
             ),
             backup=_backup(home),
+            console=_console(),
         )
 
 
@@ -247,6 +267,39 @@ def _backup(home: Path) -> BackupSettings:
         undo_days=_number("TENANTRY_UNDO_DAYS", 7),
         delete_grace_days=_number("TENANTRY_DELETE_GRACE_DAYS", 30),
         copies_kept_days=int(_number("TENANTRY_COPIES_KEPT_DAYS", 35)),
+    )
+
+
+def _console() -> ConsoleSettings:
+    public = os.environ.get("TENANTRY_PUBLIC_URL") or None
+    if public is not None and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+", public):
+        raise SettingsError(
+            f"TENANTRY_PUBLIC_URL={public!r} is not of the form https://console.example.com"
+        )
+    return ConsoleSettings(public_url=public, oidc=_oidc(public))
+
+
+def _oidc(public_url: str | None) -> OidcSettings | None:
+    issuer = os.environ.get("TENANTRY_OIDC_ISSUER") or None
+    if issuer is None:
+        return None
+    if public_url is None:
+        raise SettingsError("TENANTRY_OIDC_ISSUER needs TENANTRY_PUBLIC_URL, where people return")
+    role_map = {}
+    for part in filter(None, _required("TENANTRY_OIDC_ROLE_MAP").split(",")):
+        value, equals, role = part.strip().rpartition("=")
+        if not (equals and value and role in _PERSON_ROLES):
+            raise SettingsError(
+                f"TENANTRY_OIDC_ROLE_MAP: {part.strip()!r} is not VALUE=ROLE with a role among "
+                f"{', '.join(_PERSON_ROLES)}"
+            )
+        role_map[value] = role
+    return OidcSettings(
+        issuer=issuer.rstrip("/"),
+        client_id=_required("TENANTRY_OIDC_CLIENT_ID"),
+        client_secret=_secret("TENANTRY_OIDC_CLIENT_SECRET_FILE"),
+        role_claim=_text("TENANTRY_OIDC_ROLE_CLAIM", "groups"),
+        role_map=role_map,
     )
 
 

@@ -11,7 +11,7 @@ def api(host: str, port: int) -> list[str]:
     than any client keeps it: the client ends it, never a race.
     """
     return [
-        *(sys.executable, "-m", "uvicorn", "control_plane.api.app:create_app", "--factory"),
+        *(sys.executable, "-m", "uvicorn", "control_plane.web:create_app", "--factory"),
         *("--host", host, "--port", str(port), "--no-access-log"),
         *("--no-proxy-headers", "--no-server-header", "--timeout-graceful-shutdown", "5"),
         *("--timeout-keep-alive", "75"),

@@ -92,6 +92,15 @@ def bind_roles(sql: str, roles: RoleSet) -> str:
     return _PLACEHOLDER.sub(lambda found: str(getattr(roles, _ROLE_OF[found[0]])), sql)
 
 
+def readable_sql(revision: Revision) -> list[str]:
+    """The statements of a revision as people read them: its roles are owner, app and so on."""
+    return [
+        _PLACEHOLDER.sub(lambda found: _ROLE_OF[found[0]], sql)
+        for part in revision.segments
+        for sql in part.statements
+    ]
+
+
 def _compile(environment: Environment, line: list[Script]) -> tuple[Revision, ...]:
     compiled: list[Revision] = []
 

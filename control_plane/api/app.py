@@ -1,4 +1,4 @@
-"""The HTTP API: ``uvicorn control_plane.api.app:create_app --factory --no-proxy-headers``."""
+"""The HTTP API as one application."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,6 +41,7 @@ from control_plane.api.metrics import Metrics
 from control_plane.api.migrations import MigrationController
 from control_plane.api.moves import MoveController
 from control_plane.api.operations import OperationController
+from control_plane.api.people import PersonController
 from control_plane.api.plans import PlanController
 from control_plane.api.poolers import PoolerController
 from control_plane.api.restores import RestoreController
@@ -49,9 +50,6 @@ from control_plane.api.servers import ServerController
 from control_plane.api.tenant_limits import TenantLimitsController
 from control_plane.api.tenants import TenantController
 from control_plane.api.usage import NoisyController, UsageController
-from control_plane.bootstrap import make_ports
-from control_plane.config import Settings, SettingsError
-from control_plane.domain.errors import KeyUnavailable
 from control_plane.services.changes import Changes
 from control_plane.services.ports import Ports
 
@@ -59,16 +57,8 @@ _BODY_BYTES = 64 * 1024
 _POOL_SIZE = 16
 
 
-def create_app() -> Litestar:
-    """The application of this process's environment; one line and exit 1 when that is wrong."""
-    try:
-        return build_app(make_ports(Settings.from_environment()))
-    except (SettingsError, KeyUnavailable) as error:
-        raise SystemExit(f"api: {error}") from error
-
-
-def build_app(ports: Ports) -> Litestar:
-    """The application on these ports; its lifespan opens and closes the catalog.
+def build_app(ports: Ports, changes: Changes | None = None) -> Litestar:
+    """The application on these ports; its lifespan opens the catalog and hears of ``changes``.
 
     Raises:
         RuntimeError: an operation has no row in ``PERMISSIONS``.
@@ -82,7 +72,7 @@ def build_app(ports: Ports) -> Litestar:
         plugins=[_logging(), problems.plugin()],
         before_send=[add_request_id, complete_allow],
         after_exception=[audit_refusal],
-        lifespan=[_lifespan(ports)],
+        lifespan=[_lifespan(ports, changes or Changes(ports.catalog))],
         openapi_config=documents.openapi_config(),
         request_max_body_size=_BODY_BYTES,
         debug=False,
@@ -119,6 +109,7 @@ def _v1() -> Router:
             AuditController,
             AuditSealController,
             KeyController,
+            PersonController,
             RekeyController,
             CheckController,
             DoctorController,
@@ -155,11 +146,10 @@ def _logging() -> StructlogPlugin:
     )
 
 
-def _lifespan(ports: Ports) -> Any:  # noqa: ANN401 - a lifespan manager, typed by its use
+def _lifespan(ports: Ports, changes: Changes) -> Any:  # noqa: ANN401 - a lifespan manager, typed by its use
     @asynccontextmanager
     async def manage(app: Litestar) -> AsyncIterator[None]:
         await ports.catalog.open(max_size=_POOL_SIZE)
-        changes = Changes(ports.catalog)
         limits = make_limits(ports.settings.rate_limit_per_minute)
         app.state.process = Process(ports, changes, limits, asyncio.Lock())
         try:

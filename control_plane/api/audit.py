@@ -11,7 +11,7 @@ from control_plane.api.context import Reading
 from control_plane.api.documents import refusals
 from control_plane.api.paging import LIMIT, Limit
 from control_plane.api.words import AUDIT_CURSOR, NAME_OR_ID
-from control_plane.catalog.audit import AuditEvent, Outcome
+from control_plane.catalog.audit import AuditEvent, AuditSearch, Outcome
 from control_plane.domain.errors import Invalid
 from control_plane.domain.names import show
 from control_plane.services.audit import list_audit
@@ -95,7 +95,7 @@ class AuditController(Controller):
                 db,
                 asking.caller,
                 tenant=tenant,
-                since=_moment(since) if since is not None else None,
+                search=AuditSearch(since=_moment(since) if since is not None else None),
                 before=int(cursor) if cursor is not None else None,
                 limit=limit,
             )

@@ -18,26 +18,12 @@ from control_plane.api.correlation import request_id
 from control_plane.api.words import PATTERN_WORDS, plain
 from control_plane.domain import errors
 from control_plane.domain.errors import Invalid, TenantryError
+from control_plane.domain.statuses import status_of
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 _log = structlog.get_logger(__name__)
 
-# Every error has the status of its nearest ancestor here; what has none is our own fault.
-STATUS: dict[type[TenantryError], int] = {
-    errors.Unauthenticated: 401,
-    errors.Denied: 403,
-    errors.NotFound: 404,
-    errors.Conflict: 409,
-    errors.Invalid: 422,
-    errors.ServerRefused: 422,
-    errors.CatalogUnavailable: 503,
-    errors.ServerUnavailable: 503,
-    errors.PoolerUnavailable: 503,
-    errors.KeyUnavailable: 503,
-    errors.StoreUnavailable: 503,
-    TenantryError: 500,
-}
 # Facts of an error that a client may see; others are for the log.
 _PUBLIC_FACTS = ("operation",)
 _CODES = {
@@ -126,7 +112,7 @@ def rate_limited(retry_after_seconds: int) -> Problem:
 
 def from_error(error: TenantryError) -> Problem:
     """The problem document of one of our errors."""
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return from_crash(error)
     facts = {name: str(error.facts[name]) for name in _PUBLIC_FACTS if name in error.facts}

@@ -1,20 +1,15 @@
 """Revisions over HTTP: a template compiled to SQL, and what the lint says about it."""
 
-import re
 from collections.abc import Sequence
 
 import msgspec
 
-from control_plane.adapters.alembic_environment import PLACEHOLDER_ROLES
 from control_plane.adapters.revision_lint import LintFinding
-from control_plane.adapters.revisions import Revision
+from control_plane.adapters.revisions import Revision, readable_sql
 from control_plane.domain.errors import Conflict, SchemaMismatch
 from control_plane.services import rollouts
 from control_plane.services.ports import Ports
 from control_plane.services.rollouts import Compiled
-
-_ROLE_OF = {placeholder: role for role, placeholder in PLACEHOLDER_ROLES.items()}
-_PLACEHOLDER = re.compile(rf"\b({'|'.join(_ROLE_OF)})\b")
 
 
 class RevisionView(msgspec.Struct, frozen=True):
@@ -69,7 +64,7 @@ def revision_views(revisions: Sequence[Revision]) -> list[RevisionView]:
             transactional=revision.transactional,
             privileged=revision.privileged,
             runs_python=revision.runs_python,
-            sql=[_with_plain_roles(sql) for part in revision.segments for sql in part.statements],
+            sql=readable_sql(revision),
         )
         for revision in revisions
     ]
@@ -88,7 +83,3 @@ def finding_views(findings: Sequence[LintFinding]) -> list[LintFindingView]:
         )
         for finding in sorted(findings, key=lambda f: f.overridden is not None)
     ]
-
-
-def _with_plain_roles(sql: str) -> str:
-    return _PLACEHOLDER.sub(lambda found: _ROLE_OF[found[0]], sql)

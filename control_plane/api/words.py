@@ -7,6 +7,7 @@ from typing import get_args
 from control_plane.catalog.servers import Tls
 from control_plane.domain.keys import ROLES
 from control_plane.domain.operations import OperationState
+from control_plane.domain.people import EMAIL_PATTERN, EMAIL_WORDS
 from control_plane.domain.rollouts import TargetState
 from control_plane.domain.tenants import TIERS, TenantState
 
@@ -31,6 +32,7 @@ PATTERN_WORDS = {
     NAME_OR_ID: "this is neither a name nor an id",
     SHARE: "use a percentage from 0% to 100%, such as 25%",
     SHOWN_ID: "this is no id",
+    EMAIL_PATTERN: EMAIL_WORDS,
     AGE_RECIPIENT: "this is no age recipient; age-keygen prints one that begins with age1",
 }
 

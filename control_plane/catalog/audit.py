@@ -79,13 +79,30 @@ async def record_system(db: Connection, entry: Entry) -> None:
     )
 
 
+class AuditSearch(msgspec.Struct, frozen=True):
+    """Which events; every part that is given must fit.
+
+    ``actor`` and ``action`` are beginnings; ``since`` is the first moment and ``until`` the first
+    that is too late.
+    """
+
+    actor: str = ""
+    action: str = ""
+    outcome: Outcome | None = None
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+
+
+EVERYTHING = AuditSearch()
+
+
 async def page(
     db: Connection,
     *,
     before: int | None,
     limit: int,
     tenant_id: UUID | None = None,
-    since: dt.datetime | None = None,
+    search: AuditSearch = EVERYTHING,
 ) -> list[AuditEvent]:
     """Up to ``limit`` events, newest first, older than the event ``before``."""
     rows = await db.fetch(
@@ -95,10 +112,17 @@ async def page(
            WHERE ($1::bigint IS NULL OR seq < $1)
              AND ($3::uuid IS NULL OR tenant_id = $3)
              AND ($4::timestamptz IS NULL OR at >= $4)
+             AND ($5::timestamptz IS NULL OR at < $5)
+             AND ($6 = '' OR actor ^@ $6) AND starts_with(action, $7)
+             AND ($8::text IS NULL OR outcome = $8)
            ORDER BY seq DESC LIMIT $2""",
         before,
         limit,
         tenant_id,
-        since,
+        search.since,
+        search.until,
+        search.actor,
+        search.action,
+        search.outcome,
     )
     return [AuditEvent(**dict(row)) for row in rows]

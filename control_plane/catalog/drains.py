@@ -44,6 +44,11 @@ async def every(db: Connection) -> list[Drain]:
     return [Drain(**dict(row)) for row in rows]
 
 
+async def of(db: Connection, server_id: UUID) -> Drain | None:
+    """The drain of this server, if it is being emptied."""
+    return next((drain for drain in await every(db) if drain.server_id == server_id), None)
+
+
 async def tell(db: Connection, server_id: UUID, problem: str | None) -> None:
     await db.execute("UPDATE drains SET problem = $2 WHERE server_id = $1", server_id, problem)
 

@@ -54,6 +54,11 @@ async def by_lookup(db: Connection, lookup: str) -> ApiKey | None:
     return ApiKey(**dict(row)) if row else None
 
 
+async def find(db: Connection, key_id: UUID) -> ApiKey | None:
+    row = await db.fetchrow(_SELECT + " WHERE id = $1", key_id)
+    return ApiKey(**dict(row)) if row else None
+
+
 async def mark_used(db: Connection, key_id: UUID) -> None:
     """Note the use of a key, at most once a minute so that reads stay cheap."""
     await db.execute(

@@ -1,6 +1,7 @@
 """Operations in the catalog: everything but the worker's side, which is in ``leases``."""
 
 import datetime as dt
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -154,6 +155,17 @@ async def page(
         state,
     )
     return [from_row(row) for row in rows]
+
+
+async def several(db: Connection, operation_ids: Sequence[UUID]) -> dict[UUID, Operation]:
+    """These operations by id; those that there are not are left out."""
+    rows = await db.fetch(_SELECT + " WHERE o.id = ANY ($1)", list(operation_ids))
+    return {row["id"]: from_row(row) for row in rows}
+
+
+async def select_operations(db: Connection, rest: str, *values: object) -> list[Record]:
+    """Rows for ``from_row``; ``rest`` is what follows the FROM clause of operations ``o``."""
+    return await db.fetch(f"{_SELECT} {rest}", *values)
 
 
 async def live_ids(db: Connection) -> list[UUID]:

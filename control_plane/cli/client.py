@@ -68,6 +68,11 @@ class Api:
             verify=True if endpoint.secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
 
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return self._endpoint.url
+
     def close(self) -> None:
         self._client.close()
 

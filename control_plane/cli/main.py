@@ -32,6 +32,7 @@ _COMMANDS = {
     "noisy": Lazy("control_plane.cli.usage:noisy", "Who disturbs whom, and what to do."),
     "operations": Lazy("control_plane.cli.operations:operations", "Work in progress and done."),
     "keys": Lazy("control_plane.cli.keys:keys", "API keys and their roles."),
+    "people": Lazy("control_plane.cli.people:people", "Who may sign in to the console."),
     "audit": Lazy("control_plane.cli.audit:audit", "Who did what to what, and when."),
     "check": Lazy("control_plane.cli.check:check", "Compare the catalog with reality."),
     "doctor": Lazy("control_plane.cli.doctor:doctor", "What is wrong here, and how to mend it."),

@@ -254,6 +254,13 @@ class ReplicationBroken(TenantryError):
     code = "replication_broken"
 
 
+class IdentityProviderUnavailable(TenantryError):
+    """The identity provider does not answer, or is not what the settings say it is."""
+
+    code = "identity_provider_unavailable"
+    retryable = True
+
+
 class LegalHold(Conflict):
     """The tenant is under legal hold: nothing of it may be destroyed."""
 

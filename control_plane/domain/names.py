@@ -1,6 +1,7 @@
 """Names derived from ids: Postgres never sees what a person typed."""
 
 import re
+import unicodedata
 from typing import Literal
 from uuid import UUID
 
@@ -22,6 +23,7 @@ TEMPLATE_AUDITOR = "cp_template_audit"
 TEMPLATE_READER = "cp_template_ro"
 
 SLUG_PATTERN = r"^[a-z][a-z0-9-]{1,38}[a-z0-9]$"
+_SLUG_LEAST, _SLUG_MOST = 3, 40
 SERVER_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,38}[a-z0-9]$"
 RESERVED_SLUGS = frozenset({"pgbouncer", "postgres", "tenantry", "admin", "api", "console"})
 # Postgres keeps template0 and template1, and may add to them (S-12).
@@ -29,7 +31,7 @@ RESERVED_PREFIX = "template"
 TEMPLATE_PREFIX = "tpl_"
 SESSION_SUFFIX = "_session"
 
-IdPrefix = Literal["tn", "op", "bk", "sv", "ro", "pl", "ky", "au", "db", "dr", "ex", "ce"]
+IdPrefix = Literal["tn", "op", "bk", "sv", "ro", "pl", "ky", "au", "db", "dr", "ex", "ce", "pe"]
 
 
 def encode(key: UUID) -> str:
@@ -89,6 +91,17 @@ def check_slug(slug: str) -> str:
         word = f"{RESERVED_PREFIX}…" if slug.startswith(RESERVED_PREFIX) else slug
         message = f"{word} is reserved; choose another"
         raise Invalid(f"slug {slug!r}: {message}", [{"field": "slug", "message": message}])
+    return slug
+
+
+def suggest_slug(name: str) -> str:
+    """A slug made of what a person typed: well formed unless nothing usable is in it."""
+    plain = unicodedata.normalize("NFKD", name.casefold()).encode("ascii", "ignore").decode()
+    plain = plain.replace("'", "")
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-").lstrip("0123456789-")
+    slug = words[:_SLUG_MOST].strip("-")
+    if slug in RESERVED_SLUGS or slug.startswith(RESERVED_PREFIX) or 0 < len(slug) < _SLUG_LEAST:
+        return f"clinic-{slug}"[:_SLUG_MOST].strip("-")
     return slug
 
 

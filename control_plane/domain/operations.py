@@ -1,7 +1,7 @@
 """What an operation is: a row with an ordered list of steps, and the rules of trying again."""
 
 import datetime as dt
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import msgspec
@@ -12,6 +12,7 @@ OperationState = Literal[
 StepState = Literal["pending", "running", "done", "skipped", "failed"]
 Queue = Literal["control", "transfer"]
 
+OPERATION_STATES: tuple[OperationState, ...] = get_args(OperationState)
 LIVE_STATES: tuple[OperationState, ...] = ("pending", "running", "waiting", "cancelling")
 
 # A retryable error is tried again until the deadline; a bug or an unknown database error

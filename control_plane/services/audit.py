@@ -2,8 +2,10 @@
 
 import datetime as dt
 
+from msgspec.structs import replace
+
 from control_plane.catalog import audit
-from control_plane.catalog.audit import AuditEvent, Caller, Entry
+from control_plane.catalog.audit import AuditEvent, AuditSearch, Caller, Entry
 from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import Invalid
 from control_plane.services.ports import Ports
@@ -15,7 +17,7 @@ async def list_audit(
     caller: Caller,
     *,
     tenant: str | None,
-    since: dt.datetime | None,
+    search: AuditSearch,
     before: int | None,
     limit: int,
 ) -> list[AuditEvent]:
@@ -23,16 +25,18 @@ async def list_audit(
 
     Raises:
         NotFound: there is no such tenant.
-        Invalid: ``since`` has no zone, or is outside of the calendar.
+        Invalid: a moment has no zone, or is outside of the calendar.
     """
     tenant_id = (await find_tenant(db, caller, tenant)).id if tenant is not None else None
-    return await audit.page(
-        db,
-        before=before,
-        limit=limit,
-        tenant_id=tenant_id,
-        since=_in_utc(since) if since is not None else None,
+    in_utc = replace(
+        search, since=_in_utc("since", search.since), until=_in_utc("until", search.until)
     )
+    return await audit.page(db, before=before, limit=limit, tenant_id=tenant_id, search=in_utc)
+
+
+async def record_export(db: Connection, caller: Caller, search: dict[str, object]) -> None:
+    """Note that somebody takes events along, and which."""
+    await audit.record(db, caller, Entry("audit.export", "audit", facts=search))
 
 
 async def record_denial(
@@ -48,13 +52,15 @@ async def record_denial(
         await audit.record(db, caller, entry)
 
 
-def _in_utc(moment: dt.datetime) -> dt.datetime:
+def _in_utc(field: str, moment: dt.datetime | None) -> dt.datetime | None:
     """A time without its zone would mean something else to everybody."""
+    if moment is None:
+        return None
     try:
         in_utc = moment.astimezone(dt.UTC) if moment.tzinfo is not None else None
     except OverflowError:
         in_utc = None
     if in_utc is None:
         message = "give a time with its zone, for example 2026-01-31T08:00:00Z"
-        raise Invalid(f"since: {message}", [{"field": "since", "message": message}])
+        raise Invalid(f"{field}: {message}", [{"field": field, "message": message}])
     return in_utc

@@ -26,6 +26,7 @@ class Changes:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._watchers: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._watchers_of_all: set[asyncio.Event] = set()
         self._lost = asyncio.Event()
         self._lost.set()
 
@@ -56,6 +57,16 @@ class Changes:
             self._watchers[operation_id].discard(changed)
             if not self._watchers[operation_id]:
                 del self._watchers[operation_id]
+
+    @contextmanager
+    def watch_all(self) -> Iterator[asyncio.Event]:
+        """An event that is set at every change of any operation; the watcher clears it."""
+        changed = asyncio.Event()
+        self._watchers_of_all.add(changed)
+        try:
+            yield changed
+        finally:
+            self._watchers_of_all.discard(changed)
 
     async def wait(self, changed: asyncio.Event, seconds: float) -> None:
         """Return when it is time to look again: at a change, or after at most ``seconds``."""
@@ -91,11 +102,11 @@ class Changes:
 
     def _tell(self, _connection: object, _pid: int, _channel: str, payload: Any) -> None:  # noqa: ANN401 - asyncpg's signature
         with suppress(ValueError):
-            for changed in self._watchers.get(UUID(payload), ()):
+            for changed in (*self._watchers.get(UUID(payload), ()), *self._watchers_of_all):
                 changed.set()
 
     def _tell_everybody(self) -> None:
         """News may have been missed, or waiting times changed."""
-        for watchers in self._watchers.values():
+        for watchers in (*self._watchers.values(), self._watchers_of_all):
             for changed in watchers:
                 changed.set()

@@ -3,11 +3,14 @@
 Nothing is kept in a process: a tick looks what is left and begins what there is room for.
 """
 
+from collections import Counter
 from uuid import UUID
 
+import msgspec
 import structlog
+from msgspec.structs import replace
 
-from control_plane.catalog import audit, drains, servers, tenants
+from control_plane.catalog import audit, databases, drains, servers, tenants
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.databases import primary
 from control_plane.catalog.drains import Drain
@@ -15,12 +18,21 @@ from control_plane.catalog.pool import Connection
 from control_plane.catalog.servers import Server
 from control_plane.domain.errors import Conflict, NoCapacity
 from control_plane.domain.operations import Operation
-from control_plane.domain.placement import Wish, place
+from control_plane.domain.placement import ServerCapacity, Wish, place
+from control_plane.domain.tenants import Tenant
 from control_plane.services.moves import NewMoveWish, begin_move
 from control_plane.services.ports import Ports
 from control_plane.services.servers import drain_server
 
 _log = structlog.get_logger(__name__)
+
+
+class Departure(msgspec.Struct, frozen=True):
+    """Where a tenant would go as things are; ``problem`` says why it would stay."""
+
+    tenant: Tenant
+    target: str | None
+    problem: str | None
 
 
 async def drain_by_moves(db: Connection, caller: Caller, name: str, *, at_once: int) -> Server:
@@ -34,6 +46,39 @@ async def drain_by_moves(db: Connection, caller: Caller, name: str, *, at_once: 
     facts: dict[str, object] = {"at_once": at_once}
     await audit.record(db, caller, Entry("server.drain_by_moves", name, facts=facts))
     return server
+
+
+async def plan_drain(db: Connection, name: str) -> list[Departure]:
+    """Where each tenant of the server would go, one after the other; nothing is reserved.
+
+    Raises:
+        NotFound: there is no such server.
+    """
+    server = await servers.find(db, name)
+    held = [one for one in await databases.on_server(db, server.id) if one.purpose == "primary"]
+    snapshots: dict[tuple[str, str], list[ServerCapacity]] = {}
+    taken: Counter[str] = Counter()
+    departures = []
+    for database in held:
+        key = (database.template, database.template_fingerprint)
+        if key not in snapshots:
+            known = await servers.capacities(db, *key)
+            snapshots[key] = [one for one in known if one.id != server.id]
+        tenant = await tenants.get(db, database.tenant_id or database.id)
+        filled = [replace(one, placed=one.placed + taken[one.name]) for one in snapshots[key]]
+        departure = _departure(tenant, filled)
+        departures.append(departure)
+        taken[departure.target or ""] += 1
+    return departures
+
+
+def _departure(tenant: Tenant, others: list[ServerCapacity]) -> Departure:
+    if tenant.state != "active":
+        return Departure(tenant, None, f"it is {tenant.state}; only an active tenant can be moved")
+    try:
+        return Departure(tenant, place(Wish(tenant.tier, tenant.region), others).server, None)
+    except NoCapacity as error:
+        return Departure(tenant, None, error.message)
 
 
 async def advance_drains(ports: Ports) -> None:

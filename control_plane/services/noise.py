@@ -123,6 +123,23 @@ async def open_disturbances(db: Connection) -> list[Disturbance]:
     return await disturbances.open_ones(db)
 
 
+async def ladder(db: Connection, tenant: Tenant) -> list[Action]:
+    """What may be done about a tenant that disturbs, the gentlest first."""
+    wanted = tighter(tenant.limits)
+    watch = Action("watch", "it is in the audit log and in /metrics; look again", "nothing")
+    tighten = Action(
+        "tighten",
+        f"tenantry tenants limit {tenant.slug} --pool {wanted.pool_size} "
+        f"--session-pool {wanted.session_pool_size} --connections {wanted.login.connections}",
+        f"its own statements wait for {wanted.pool_size} connections of each pooler instead of "
+        f"{tenant.limits.pool_size}; tenants limit {tenant.slug} --reset takes it back",
+        why_not=_busy(tenant)
+        or ("its limits are as tight as they go" if wanted == tenant.limits else None),
+        limits=wanted,
+    )
+    return [watch, tighten, await _move_action(db, tenant)]
+
+
 async def propose_move(db: Connection, caller: Caller, slug_or_id: str) -> MoveProposal:
     """Where the tenant could be moved to, with the price; ``services.moves`` begins it.
 
@@ -228,23 +245,7 @@ def _ranked(load: Load, seen: _Seen) -> Ranked:
 async def _named(db: Connection, verdict: Verdict) -> Named:
     tenant = await tenants.get(db, verdict.tenant_id)
     known = await disturbances.open_one(db, tenant.id)
-    return Named(verdict, known.began_at if known else None, await _ladder(db, tenant))
-
-
-async def _ladder(db: Connection, tenant: Tenant) -> list[Action]:
-    wanted = tighter(tenant.limits)
-    watch = Action("watch", "it is in the audit log and in /metrics; look again", "nothing")
-    tighten = Action(
-        "tighten",
-        f"tenantry tenants limit {tenant.slug} --pool {wanted.pool_size} "
-        f"--session-pool {wanted.session_pool_size} --connections {wanted.login.connections}",
-        f"its own statements wait for {wanted.pool_size} connections of each pooler instead of "
-        f"{tenant.limits.pool_size}; tenants limit {tenant.slug} --reset takes it back",
-        why_not=_busy(tenant)
-        or ("its limits are as tight as they go" if wanted == tenant.limits else None),
-        limits=wanted,
-    )
-    return [watch, tighten, await _move_action(db, tenant)]
+    return Named(verdict, known.began_at if known else None, await ladder(db, tenant))
 
 
 async def _move_action(db: Connection, tenant: Tenant) -> Action:

@@ -71,6 +71,19 @@ async def retry_operation(db: Connection, caller: Caller, shown_id: str) -> Oper
     return asked
 
 
+def cancel_refusal(operation: Operation) -> str | None:
+    """Why a cancellation would be refused, as far as its steps tell; ``None`` when they do not."""
+    if not operation.live:
+        return f"it is {operation.state} already"
+    if operation.state == "cancelling":
+        return "it is being cancelled already"
+    until = PLANS[_kind(operation)].cancellable_until
+    begun = {step.name for step in operation.steps if step.state != "pending"}
+    if until in begun:
+        return f"it is past {until.replace('_', ' ')} and only goes forward now"
+    return None
+
+
 def _kind(operation: Operation) -> Kind:
     return next(kind for kind in PLANS if kind == operation.kind)
 

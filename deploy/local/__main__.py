@@ -12,6 +12,7 @@ import msgspec
 
 from control_plane.config import default_home
 from deploy.local import terminal
+from deploy.local.invitation import invite
 from deploy.local.layout import Layout, forget
 from deploy.local.options import StackOptions
 from deploy.local.problem import StackError, one_line
@@ -39,11 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def up(parsed: argparse.Namespace) -> int:
     stack = Stack(msgspec.structs.replace(_options(), demo=parsed.demo))
     facts = stack.start(terminal.progress)
+    link = invite(facts)
     if parsed.json:
         psql = terminal.psql_line(facts) if parsed.demo else None
-        _print_json({**facts, "psql": psql})
+        _print_json({**facts, "psql": psql, "sign_in": link})
     else:
-        print(terminal.summary(facts, demo=parsed.demo))
+        print(terminal.summary(facts, demo=parsed.demo, link=link))
     return 0
 
 

@@ -29,10 +29,17 @@ def psql_line(facts: dict[str, Any]) -> str:
     return f'{psql} "$({setting}{tenantry} dsn {DEMO_SLUG})"'
 
 
-def summary(facts: dict[str, Any], *, demo: bool) -> str:
-    lines = [f"API    {facts['api_url']}", f"token  {facts['token_file']}"]
+def summary(facts: dict[str, Any], *, demo: bool, link: str | None) -> str:
+    """What a started stack offers; ``link`` signs in to its console once."""
+    lines = [
+        f"API      {facts['api_url']}",
+        f"token    {facts['token_file']}",
+        f"console  {facts['api_url']}/console/",
+    ]
+    if link is not None:
+        lines.append(f"sign in  {link}  (works once)")
     if demo:
-        lines.append(f"psql   {psql_line(facts)}")
+        lines.append(f"psql     {psql_line(facts)}")
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ import sys
 
 from tests.benchmarks import (
     backups,
+    console,
     dsn,
     move,
     pooler,
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "backups": backups.main,
     "schedules": schedules.main,
     "move": move.main,
+    "console": console.main,
     "usage": usage.main,
 }
 

@@ -2,8 +2,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from control_plane.api import limits
-from control_plane.api.limits import Limiter, make_limits
+from control_plane.api.limits import make_limits
+from control_plane.services import limiting
+from control_plane.services.limiting import Limiter
 
 
 @dataclass
@@ -56,7 +57,7 @@ def test_an_idle_key_never_saves_up_more_than_the_limit() -> None:
 
 
 def test_memory_is_bounded_without_forgiving_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_MOST_BUCKETS", 10)
+    monkeypatch.setattr(limiting, "_MOST_BUCKETS", 10)
     clock = Clock()
     limiter = Limiter(60, clock)
     for _ in range(60):

@@ -7,9 +7,10 @@ from litestar.exceptions import (
     ValidationException,
 )
 
-from control_plane.api.problems import STATUS, from_crash, from_error, from_http, rate_limited
+from control_plane.api.problems import from_crash, from_error, from_http, rate_limited
 from control_plane.domain import errors
 from control_plane.domain.errors import Invalid, TenantryError
+from control_plane.domain.statuses import STATUS
 
 SECRET = "postgresql://login:hunter2@10.0.0.1/db SELECT * FROM credentials"
 
@@ -29,6 +30,7 @@ EXPECTED = {
     "LegalHold": 409,
     "Denied": 403,
     "IdempotencyMismatch": 422,
+    "IdentityProviderUnavailable": 503,
     "Invalid": 422,
     "LintRefused": 422,
     "KeyServiceUnavailable": 503,

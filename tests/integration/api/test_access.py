@@ -11,6 +11,7 @@ from tests.integration.api.world import World
 
 UNKNOWN_OPERATION = "op_" + "0" * 26
 UNKNOWN_KEY = "ky_" + "0" * 26
+UNKNOWN_PERSON = "pe_" + "0" * 26
 UNKNOWN_ROLLOUT = "ro_" + "0" * 26
 UNKNOWN_BACKUP = "bk_" + "0" * 26
 UNKNOWN_EXPORT = "ex_" + "0" * 26
@@ -78,6 +79,10 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "createKey": ("POST", "/v1/keys", {"json": {}}),
     "listKeys": ("GET", "/v1/keys", {}),
     "revokeKey": ("DELETE", f"/v1/keys/{UNKNOWN_KEY}", {}),
+    "addPerson": ("POST", "/v1/people", {"json": {}}),
+    "listPeople": ("GET", "/v1/people", {}),
+    "disablePerson": ("DELETE", f"/v1/people/{UNKNOWN_PERSON}", {}),
+    "createSignInLink": ("POST", f"/v1/people/{UNKNOWN_PERSON}/links", {}),
     "startRekey": ("POST", "/v1/keys/rekeys?dry_run=true", {}),
     "runCheck": ("GET", "/v1/check?nonsense=1", {}),
     "examineDeployment": ("GET", "/v1/doctor?nonsense=1", {}),

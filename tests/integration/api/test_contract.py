@@ -36,6 +36,7 @@ NOT_IN_A_SCHEMA = (
     "min apart",
     "pass between two backups",
     "a break-glass key says why it looks",
+    "with more than spaces",
     "a key that is bound to a tenant has the role app and no other",
     "a key with these roles lives at most 8 hours",
 )

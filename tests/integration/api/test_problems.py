@@ -274,7 +274,7 @@ async def test_a_server_is_enrolled_and_its_password_is_nowhere(
 
 
 def test_a_process_without_its_settings_says_which(api_home: Path) -> None:
-    command = [sys.executable, "-m", "uvicorn", "control_plane.api.app:create_app", "--factory"]
+    command = [sys.executable, "-m", "uvicorn", "control_plane.web:create_app", "--factory"]
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TENANTRY_")}
     for given, words in (
         ({}, "TENANTRY_CATALOG_DSN is not set"),

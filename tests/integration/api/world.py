@@ -199,7 +199,7 @@ def running_api(
         password.write_text(settings.catalog_password.reveal())
     port, log = _free_port(), settings.home / "api.log"
     command = [
-        *(sys.executable, "-m", "uvicorn", "control_plane.api.app:create_app", "--factory"),
+        *(sys.executable, "-m", "uvicorn", "control_plane.web:create_app", "--factory"),
         *("--host", "127.0.0.1", "--port", str(port), "--no-access-log", "--no-proxy-headers"),
         *("--timeout-graceful-shutdown", "2"),
     ]

@@ -8,19 +8,21 @@ from typing import Any
 
 from deploy.local.stack import Stack
 from tests.conftest import Cli
-from tests.driver import Driver, fresh_slug
-from tests.integration.usage.loads import STEADY, WRITING, Load, loaded
+from tests.driver import Driver
+from tests.integration.usage.loads import (
+    COUNTING,
+    STEADY,
+    WRITING,
+    Load,
+    loaded,
+    remember,
+    tenants_on,
+)
 
 TENANTS = 10
 PATIENCE_SECONDS = 240.0
 
 Server = dict[str, Any]
-
-
-async def ten_tenants(driver: Driver, server: str) -> list[str]:
-    slugs = [fresh_slug(f"{server}-clinic") for _ in range(TENANTS)]
-    await asyncio.gather(*(driver.create(slug, server=server) for slug in slugs))
-    return slugs
 
 
 async def seen(driver: Driver, server: str, wanted: Callable[[Server], bool]) -> Server:
@@ -35,32 +37,16 @@ async def seen(driver: Driver, server: str, wanted: Callable[[Server], bool]) ->
         await asyncio.sleep(1)
 
 
-async def remember(catalog: Any, slug: str, statement_ms: float) -> None:
-    """Hours in which the tenant's statements took that long."""
-    await catalog.execute(
-        """INSERT INTO usage (grain, subject_id, server_id, at, busy_ms, pooled_transactions,
-                              pooled_queries, pooled_query_ms)
-           SELECT 15, t.id, d.server_id,
-                  date_bin('15 minutes', now(), '2000-01-01') - n * interval '15 min',
-                  1000 * $2, 1000, 1000, 1000 * $2::float8
-             FROM tenants t JOIN databases d ON d.tenant_id = t.id AND d.purpose = 'primary',
-                  generate_series(2, 20) n
-            WHERE t.slug = $1""",
-        slug,
-        statement_ms,
-    )
-
-
 async def test_the_noisy_one_of_ten_is_named_with_who_suffers_and_what_to_do(
     stack: Stack, driver: Driver, catalog: Any, cli: Cli, tmp_path: Path
 ) -> None:
-    slugs = await ten_tenants(driver, "pg-a")
+    slugs = await tenants_on(driver, "pg-a", TENANTS)
     noisy, sufferer = slugs[3], slugs[7]
     # Its statements take a few milliseconds even on an idle server, so they surely do now.
     await remember(catalog, sufferer, 0.01)
     loads = {slug: Load(WRITING, per_second=2) for slug in slugs}
     loads[noisy] = Load(WRITING, clients=8)
-    loads[sufferer] = Load("SELECT count(*) FROM generate_series(1, 30000);", per_second=5)
+    loads[sufferer] = Load(COUNTING, per_second=5)
     async with loaded(stack, driver, tmp_path, loads):
         server = await seen(
             driver, "pg-a", lambda s: any(n["since"] and n["sufferers"] for n in s["noisy"])
@@ -146,7 +132,7 @@ async def test_an_even_load_over_all_ten_is_no_alarm(
     stack: Stack, driver: Driver, catalog: Any, tmp_path: Path
 ) -> None:
     """Each keeps more than one session busy: enough to be named, were it alone."""
-    slugs = await ten_tenants(driver, "pg-b")
+    slugs = await tenants_on(driver, "pg-b", TENANTS)
     loads = {slug: Load(STEADY, clients=3, per_second=None) for slug in slugs}
     async with loaded(stack, driver, tmp_path, loads):
 

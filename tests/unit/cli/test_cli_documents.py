@@ -305,3 +305,57 @@ def test_a_broken_chain_names_the_block_and_fails(run: Run, canned: CannedApi) -
         "acme: block 2: row 7 was deleted",
         "NOT as sealed: 1200 rows in 2 blocks, 2 anchored; 3 not sealed yet",
     ]
+
+
+def person(**more: Any) -> dict[str, Any]:
+    return {
+        "id": "pe_1",
+        "email": "ada@example.com",
+        "name": "Ada",
+        "roles": ["operator", "auditor"],
+        "has_password": False,
+        "created_by": "local-admin",
+        "created_at": NOW,
+        "disabled_at": None,
+        **more,
+    }
+
+
+def test_people_are_listed_with_what_they_may(run: Run, canned: CannedApi) -> None:
+    gone = person(id="pe_2", email="bob@example.com", disabled_at=NOW)
+    canned.on("GET", "/v1/people", {"items": [person(), gone], "next_cursor": None})
+
+    lines = run("people", "list").stdout.splitlines()
+
+    assert lines[1].split()[:1] == ["ada@example.com"]
+    assert "operator, auditor" in lines[1]
+    assert "disabled" in lines[2]
+
+
+def test_a_link_is_all_there_is_on_stdout(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/people", {"items": [person()], "next_cursor": None})
+    made = {"person": "pe_1", "expires_at": NOW, "url": "/console/sign-in/link?token=t"}
+    canned.on("POST", "/v1/people/pe_1/links", Answer(201, made))
+
+    result = run("people", "link", "Ada@example.com")
+
+    assert result.stdout == f"{canned.url}/console/sign-in/link?token=t\n"
+    assert "once" in result.stderr
+
+
+def test_a_public_name_is_kept_in_the_link(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/people", {"items": [person()], "next_cursor": None})
+    url = "https://console.example.com/console/sign-in/link?token=t"
+    made = {"person": "pe_1", "expires_at": NOW, "url": url}
+    canned.on("POST", "/v1/people/pe_1/links", Answer(201, made))
+
+    assert run("people", "link", "ada@example.com").stdout == f"{url}\n"
+
+
+def test_a_person_who_is_not_there_is_told(run: Run, canned: CannedApi) -> None:
+    canned.on("GET", "/v1/people", {"items": [], "next_cursor": None})
+
+    result = run("people", "disable", "ada@example.com")
+
+    assert (result.code, result.stdout) == (3, "")
+    assert "there is no person 'ada@example.com'" in result.stderr
