@@ -84,6 +84,41 @@ class BackupSettings(msgspec.Struct, frozen=True):
     copies_kept_days: int = 35
 
 
+class RdsSettings(msgspec.Struct, frozen=True):
+    """Where DB instances are made, and who signs their certificates (PEM)."""
+
+    region: str
+    endpoint: str | None = None
+    subnet_group: str | None = None
+    security_groups: tuple[str, ...] = ()
+    ca_pem: str | None = None
+
+
+class KubernetesSettings(msgspec.Struct, frozen=True):
+    """The API server, and the namespace in which Clusters are made.
+
+    The token is read again for each request: Kubernetes renews it in its file.
+    """
+
+    namespace: str
+    url: str
+    token_file: Path
+    ca_path: Path
+
+
+class ProviderSettings(msgspec.Struct, frozen=True):
+    """Who may be asked for new servers; a provider without settings is not there.
+
+    ``deployment`` tells what this deployment made from what others in the same account made;
+    ``local_supervisor`` is the control socket of the local stack.
+    """
+
+    deployment: str = "tenantry"
+    local_supervisor: Path | None = None
+    rds: RdsSettings | None = None
+    kubernetes: KubernetesSettings | None = None
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Everything a process of the control plane may be told from outside."""
 
@@ -102,6 +137,7 @@ class Settings(msgspec.Struct, frozen=True):
     usage_seconds: float = 15.0
     engine: EngineSettings = EngineSettings()
     backup: BackupSettings = BackupSettings()
+    providers: ProviderSettings = ProviderSettings()
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -133,6 +169,7 @@ class Settings(msgspec.Struct, frozen=True):
                 pulse_file=_optional_path("TENANTRY_PULSE_PATH"),
             ),
             backup=_backup(home),
+            providers=_providers(),
         )
 
 
@@ -248,6 +285,60 @@ def _backup(home: Path) -> BackupSettings:
         delete_grace_days=_number("TENANTRY_DELETE_GRACE_DAYS", 30),
         copies_kept_days=int(_number("TENANTRY_COPIES_KEPT_DAYS", 35)),
     )
+
+
+def _providers() -> ProviderSettings:
+    deployment = _text("TENANTRY_DEPLOYMENT", "tenantry")
+    if not re.fullmatch(_TEMPLATE_NAME, deployment) or "--" in deployment:
+        raise SettingsError(
+            f"TENANTRY_DEPLOYMENT={deployment!r}: use 2 to 40 lower-case letters, digits and "
+            "single hyphens"
+        )
+    return ProviderSettings(
+        deployment=deployment,
+        local_supervisor=_optional_path("TENANTRY_LOCAL_SUPERVISOR"),
+        rds=_rds(),
+        kubernetes=_kubernetes(),
+    )
+
+
+def _kubernetes() -> KubernetesSettings | None:
+    namespace = os.environ.get("TENANTRY_CNPG_NAMESPACE")
+    if not namespace:
+        return None
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", namespace):
+        raise SettingsError(f"TENANTRY_CNPG_NAMESPACE={namespace!r} is no name of a namespace")
+    mounted = "/var/run/secrets/kubernetes.io/serviceaccount"
+    return KubernetesSettings(
+        namespace=namespace,
+        url=_text("TENANTRY_KUBERNETES_URL", "https://kubernetes.default.svc").rstrip("/"),
+        token_file=Path(_text("TENANTRY_KUBERNETES_TOKEN_FILE", f"{mounted}/token")),
+        ca_path=Path(_text("TENANTRY_KUBERNETES_CA_PATH", f"{mounted}/ca.crt")),
+    )
+
+
+def _rds() -> RdsSettings | None:
+    region = os.environ.get("TENANTRY_RDS_REGION")
+    if not region:
+        return None
+    groups = _text("TENANTRY_RDS_SECURITY_GROUPS", "").split(",")
+    return RdsSettings(
+        region=region,
+        endpoint=os.environ.get("TENANTRY_RDS_ENDPOINT") or None,
+        subnet_group=os.environ.get("TENANTRY_RDS_SUBNET_GROUP") or None,
+        security_groups=tuple(group.strip() for group in groups if group.strip()),
+        ca_pem=_pem("TENANTRY_RDS_CA_PATH"),
+    )
+
+
+def _pem(name: str) -> str | None:
+    path = _optional_path(name)
+    if path is None:
+        return None
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name}: cannot read {path}: {error}") from error
 
 
 def _paths(name: str) -> tuple[Path, ...]:

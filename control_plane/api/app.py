@@ -43,6 +43,7 @@ from control_plane.api.moves import MoveController
 from control_plane.api.operations import OperationController
 from control_plane.api.plans import PlanController
 from control_plane.api.poolers import PoolerController
+from control_plane.api.provided_servers import ProvidedServerController
 from control_plane.api.restores import RestoreController
 from control_plane.api.rollouts import RolloutController
 from control_plane.api.servers import ServerController
@@ -115,6 +116,7 @@ def _v1() -> Router:
             OperationController,
             PlanController,
             ServerController,
+            ProvidedServerController,
             PoolerController,
             AuditController,
             AuditSealController,
