@@ -95,10 +95,7 @@ class RdsSettings(msgspec.Struct, frozen=True):
 
 
 class KubernetesSettings(msgspec.Struct, frozen=True):
-    """The API server, and the namespace in which Clusters are made.
-
-    The token is read again for each request: Kubernetes renews it in its file.
-    """
+    """Where Clusters are made; the token is read for each request, for Kubernetes renews it."""
 
     namespace: str
     url: str
@@ -290,10 +287,8 @@ def _backup(home: Path) -> BackupSettings:
 def _providers() -> ProviderSettings:
     deployment = _text("TENANTRY_DEPLOYMENT", "tenantry")
     if not re.fullmatch(_TEMPLATE_NAME, deployment) or "--" in deployment:
-        raise SettingsError(
-            f"TENANTRY_DEPLOYMENT={deployment!r}: use 2 to 40 lower-case letters, digits and "
-            "single hyphens"
-        )
+        rule = "use 2 to 40 lower-case letters, digits and single hyphens"
+        raise SettingsError(f"TENANTRY_DEPLOYMENT={deployment!r}: {rule}")
     return ProviderSettings(
         deployment=deployment,
         local_supervisor=_optional_path("TENANTRY_LOCAL_SUPERVISOR"),
@@ -321,24 +316,15 @@ def _rds() -> RdsSettings | None:
     region = os.environ.get("TENANTRY_RDS_REGION")
     if not region:
         return None
-    groups = _text("TENANTRY_RDS_SECURITY_GROUPS", "").split(",")
+    groups = os.environ.get("TENANTRY_RDS_SECURITY_GROUPS", "").replace(",", " ")
+    authorities = _secret("TENANTRY_RDS_CA_PATH")
     return RdsSettings(
         region=region,
         endpoint=os.environ.get("TENANTRY_RDS_ENDPOINT") or None,
         subnet_group=os.environ.get("TENANTRY_RDS_SUBNET_GROUP") or None,
-        security_groups=tuple(group.strip() for group in groups if group.strip()),
-        ca_pem=_pem("TENANTRY_RDS_CA_PATH"),
+        security_groups=tuple(groups.split()),
+        ca_pem=authorities.reveal() if authorities else None,
     )
-
-
-def _pem(name: str) -> str | None:
-    path = _optional_path(name)
-    if path is None:
-        return None
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name}: cannot read {path}: {error}") from error
 
 
 def _paths(name: str) -> tuple[Path, ...]:
