@@ -108,6 +108,8 @@ async def _look(ctx: StepContext, made: ProvidedServer) -> Instance:
 
 def _new_server(ctx: StepContext, made: ProvidedServer, place: Place) -> NewServer:
     wish = made.wish
+    # What a move asks before it fills a disk.
+    room = {"storage_gb": str(wish.storage_gb)} if wish.storage_gb else {}
     return NewServer(
         name=made.name,
         host=place.host,
@@ -117,7 +119,7 @@ def _new_server(ctx: StepContext, made: ProvidedServer, place: Place) -> NewServ
         region=wish.region,
         tier=wish.tier,
         capacity=wish.capacity,
-        labels=wish.labels,
+        labels={**room, **wish.labels},
         ca_pem=place.ca_pem,
     )
 

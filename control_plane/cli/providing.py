@@ -9,9 +9,11 @@ from control_plane.cli.asking import ask
 from control_plane.cli.commands import Command
 from control_plane.cli.complete import provided_names
 from control_plane.cli.options import dry_run_option, labels_option, wait_option
+from control_plane.cli.output import when
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Json
 from control_plane.cli.session import Session, pass_session
+from control_plane.cli.tables import Column, print_table
 from control_plane.domain.providers import PROVIDERS
 from control_plane.domain.tenants import TIERS
 
@@ -60,6 +62,27 @@ def create(
     """Have a Postgres server made, and enrol it."""
     body: Json = {"name": name, "provider": provider, **machine(**given)}
     ask(session, "POST", path("provided-servers"), body, dry_run=dry_run, wait=wait)
+
+
+@click.command("provided", cls=Command)
+@pass_session
+def provided(session: Session) -> None:
+    """List the servers that a provider made, or is making or deleting."""
+    columns = (
+        Column("NAME", lambda s: s["name"]),
+        Column("PROVIDER", lambda s: s["provider"]),
+        Column("STATE", lambda s: s["state"], words=True),
+        Column("VERSION", lambda s: str(s.get("version") or "")),
+        Column("CLASS", lambda s: s.get("instance_class") or ""),
+        Column("STORAGE", lambda s: f"{s['storage_gb']} GB" if s.get("storage_gb") else ""),
+        Column("CREATED", lambda s: when(session, s["created_at"])),
+    )
+    print_table(
+        session,
+        session.api.items(path("provided-servers")),
+        columns,
+        "no provider made a server; have one made with: tenantry servers create NAME --provider …",
+    )
 
 
 @click.command("delete", cls=Command, examples=("tenantry servers delete pg-c --wait",))

@@ -88,6 +88,51 @@ async def test_every_boundary(driver: Driver, stack: Stack, made: list[str], act
     await driver.assert_clean()
 
 
+async def test_a_server_that_cannot_be_made_ends_it_and_a_retry_tries_that_again(
+    driver: Driver, stack: Stack
+) -> None:
+    slug = await clinic(driver, stack, "no-new")
+    machine = {"name": slug, "provider": "local", "version": 16}
+    begun = await driver.call(
+        "POST", f"/v1/tenants/{slug}/moves", json={"server": "new", "new_server": machine}
+    )
+    ended = await driver.over(begun)
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "chain_broken")
+    assert "this machine has no Postgres 16" in ended["error"]["message"]
+    again = await driver.call("POST", f"/v1/operations/{begun['id']}/retry")
+    ended = await driver.over(again)
+    assert ended["error"]["code"] == "chain_broken"
+    (creation,) = [
+        one
+        for one in await driver.operations(state="failed")
+        if one["kind"] == "create_server" and one["subject"] == slug
+    ]
+    assert creation["steps"][0]["state"] == "failed"
+    assert creation["finished_at"] > begun["created_at"]
+    await driver.finish(await driver.call("DELETE", f"/v1/provided-servers/{slug}"))
+    assert (await driver.call("GET", f"/v1/tenants/{slug}"))["server"] == "pg-a"
+    await driver.assert_clean()
+
+
+async def test_cancelled_while_the_server_is_made(driver: Driver, stack: Stack) -> None:
+    slug = await clinic(driver, stack, "new-stop")
+    armed = driver.arm("create_server", "wait_instance", "before", slug, "exception")
+    begun = await begin(driver, slug)
+    async with asyncio.timeout(60):
+        while armed.exists():
+            await asyncio.sleep(0.02)
+    asked = await driver.api.post(f"/v1/operations/{begun['id']}/cancel")
+    ended = await driver.over(begun)
+    await driver.settle()
+    left = {s["name"] for s in (await driver.call("GET", "/v1/provided-servers"))["items"]}
+    assert asked.is_success
+    assert ended["state"] == "cancelled"
+    if slug in left:  # it was made before it could be cancelled, and stays as any other
+        await driver.finish(await driver.call("DELETE", f"/v1/provided-servers/{slug}"))
+    assert (await driver.call("GET", f"/v1/tenants/{slug}"))["server"] == "pg-a"
+    await driver.assert_clean()
+
+
 async def test_refused_at_once_when_it_cannot_be(driver: Driver, stack: Stack) -> None:
     slug = await clinic(driver, stack, "not-new")
     for body in (

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,9 +13,10 @@ import pytest
 
 from control_plane.domain.names import decode, encode
 from deploy.local import provided
+from deploy.local.options import StackOptions
 from deploy.local.protocol import Request
 from deploy.local.stack import Stack, quiet
-from tests.conftest import Cli
+from tests.conftest import FAST_POSTGRES, Cli
 from tests.driver import Driver, fresh_slug
 
 PATH = "/v1/provided-servers"
@@ -101,8 +104,39 @@ async def assert_nothing_is_left(driver: Driver, stack: Stack, running: dict[str
         assert action in actions
 
 
-async def test_a_supervisor_that_starts_again_starts_it_too(driver: Driver, stack: Stack) -> None:
-    """What was asked for is in a file, and asking again under its id makes no second one."""
+def test_a_stack_that_is_started_again_starts_it_too() -> None:
+    home = Path(tempfile.mkdtemp(prefix="tenantry-test-", dir="/tmp"))
+    stack = Stack(
+        StackOptions(
+            home=home,
+            attached=True,
+            application=False,
+            servers=(),
+            postgres_settings=FAST_POSTGRES,
+        )
+    )
+    key = encode(uuid4())
+    try:
+        stack.start()
+        stack._ask(Request("provide", "pg-again", key=key, password="first"), quiet)
+        (before,) = local_server(stack, "pg-again")
+        stack.stop()
+        stack.start()
+        (after,) = local_server(stack, "pg-again")
+        assert (after["port"], after["key"]) == (before["port"], key)
+        assert after["pid"] not in (None, before["pid"])
+        stack._ask(Request("withdraw", key=key), quiet)
+        stack.stop()
+        stack.start()
+        assert local_server(stack, "pg-again") == []
+    finally:
+        stack.stop()
+        shutil.rmtree(home)
+
+
+async def test_asked_for_again_under_its_id_there_is_no_second_one(
+    driver: Driver, stack: Stack
+) -> None:
     name, key = fresh_slug("again"), encode(uuid4())
     wish = Request("provide", name, key=key, password="first")
     stack._ask(wish, quiet)
