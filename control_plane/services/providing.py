@@ -10,6 +10,7 @@ from control_plane.adapters.providers.opening import SWITCHES
 from control_plane.adapters.providers.provider import Provider
 from control_plane.catalog import audit, databases, operations, provided_servers, servers
 from control_plane.catalog.audit import Caller, Entry
+from control_plane.catalog.databases import Purpose
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.provided_servers import ProvidedServer
@@ -23,6 +24,8 @@ from control_plane.services.ports import Ports
 from control_plane.services.servers import refuse_name
 
 _PASSWORD_BYTES = 32
+# Made ahead, or on their way out: the deletion sees to these.
+_PASSING: tuple[Purpose, ...] = ("preparing", "pooled", "condemned")
 
 
 class NewProvidedServer(msgspec.Struct, frozen=True):
@@ -87,11 +90,12 @@ async def delete_server(db: Connection, caller: Caller, name: str) -> Operation:
     made = await provided_servers.find(db, name)
     if made is None:
         raise NotFound(f"no provider made a server {name!r}; see: tenantry servers remove")
-    held = [one for one in await databases.on_server(db, made.id) if one.tenant_id is not None]
-    if held:
+    there = await databases.on_server(db, made.id)
+    if held := [one for one in there if one.purpose not in _PASSING]:
+        noun = "database" if len(held) == 1 else "databases"
         raise Conflict(
-            f"server {name} still holds {len(held)} databases of tenants; move or delete those "
-            f"first (see: tenantry tenants list --server {name})"
+            f"server {name} still holds {len(held)} {noun} of tenants; move or delete them first "
+            f"(see: tenantry tenants list --server {name})"
         )
     # From here on no request can place a tenant there.
     await servers.change_state(db, made.id, expected=("active",), wanted="draining")

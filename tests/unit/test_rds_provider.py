@@ -6,8 +6,6 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from botocore.awsrequest import AWSResponse
-from botocore.compat import HTTPHeaders
 from moto import mock_aws
 from moto.backends import get_backend
 
@@ -18,9 +16,8 @@ from control_plane.config import RdsSettings, Secret
 from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
 from control_plane.domain.names import encode
 from control_plane.domain.providers import ServerWish, instance_name
+from tests.fakes.moto_rds import ACCOUNT, REGION, Refusals, moto_instance
 
-REGION = "eu-west-1"
-ACCOUNT = "123456789012"
 KEY, OTHER = UUID(int=7), UUID(int=8)
 PASSWORD = "a-password-of-ours"
 SETTINGS = RdsSettings(region=REGION, ca_pem="PEM")
@@ -41,41 +38,6 @@ def rds() -> Iterator[RdsProvider]:
 
 def wanted(key: UUID = KEY, **wish: Any) -> Wanted:
     return Wanted(key, "pg-c", Secret(PASSWORD), ServerWish(**wish))
-
-
-def backend_instance(key: UUID = KEY) -> Any:
-    return get_backend("rds")[ACCOUNT][REGION].databases[instance_name(key)]
-
-
-class Refusals:
-    """Answers the next requests for an action as RDS would on a bad day."""
-
-    def __init__(self, rds: RdsProvider, action: str, status: int, code: str, times: int) -> None:
-        self.asked = 0
-        self._answer, self._times = (status, code), times
-        events: Any = rds.client.meta.events
-        events.register_first(f"before-send.rds.{action}", self._refuse)
-
-    def _refuse(self, request: Any, **_: Any) -> AWSResponse | None:
-        self.asked += 1
-        if self.asked > self._times:
-            return None
-        status, code = self._answer
-        body = (
-            "<ErrorResponse><Error><Type>Sender</Type>"
-            f"<Code>{code}</Code><Message>no</Message></Error></ErrorResponse>"
-        )
-        return AWSResponse(request.url, status, HTTPHeaders(), _Raw(body.encode()))
-
-
-class _Raw:
-    """The body of an answer, as botocore reads it."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def stream(self, **_: Any) -> Iterator[bytes]:
-        yield self._body
 
 
 async def test_an_instance_is_made_as_tenants_need_it(rds: RdsProvider) -> None:
@@ -119,18 +81,18 @@ async def test_one_of_somebody_else_is_refused_and_left_alone(rds: RdsProvider) 
     for asking in (rds.create(wanted()), rds.look(KEY), rds.delete(KEY)):
         with pytest.raises(ProviderRefused, match="somebody else's"):
             await asking
-    assert backend_instance().status == "available"
+    assert moto_instance(KEY).status == "available"
     assert await rds.every() == []
 
 
 async def test_states_on_the_way(rds: RdsProvider) -> None:
     await rds.create(wanted())
     for status in ("creating", "backing-up", "modifying", "configuring-enhanced-monitoring"):
-        backend_instance().status = status
+        moto_instance(KEY).status = status
         found = await rds.look(KEY)
         assert found is not None
         assert (found.state, found.place, found.detail) == ("creating", None, f"status {status}")
-    backend_instance().status = "available"
+    moto_instance(KEY).status = "available"
     found = await rds.look(KEY)
     assert found is not None
     assert found.state == "available"
@@ -142,7 +104,7 @@ async def test_states_on_the_way(rds: RdsProvider) -> None:
 @pytest.mark.parametrize("status", ["failed", "incompatible-network", "insufficient-capacity"])
 async def test_what_will_never_be_available_has_failed(rds: RdsProvider, status: str) -> None:
     await rds.create(wanted())
-    backend_instance().status = status
+    moto_instance(KEY).status = status
     found = await rds.look(KEY)
     assert found is not None
     assert (found.state, found.detail) == ("failed", f"status {status}")
@@ -193,7 +155,7 @@ async def test_deleted_with_a_last_snapshot(rds: RdsProvider) -> None:
 
 async def test_what_never_ran_is_deleted_without_a_snapshot(rds: RdsProvider) -> None:
     await rds.create(wanted())
-    backend_instance().status = "failed"
+    moto_instance(KEY).status = "failed"
     await rds.delete(KEY)
     assert await rds.look(KEY) is None
     assert rds.client.describe_db_snapshots(SnapshotType="manual")["DBSnapshots"] == []
@@ -201,7 +163,7 @@ async def test_what_never_ran_is_deleted_without_a_snapshot(rds: RdsProvider) ->
 
 async def test_what_is_being_deleted_is_left_to_it(rds: RdsProvider) -> None:
     await rds.create(wanted())
-    backend_instance().status = "deleting"
+    moto_instance(KEY).status = "deleting"
     refusals = Refusals(rds, "DeleteDBInstance", 400, "InvalidDBInstanceState", 1)
     await rds.delete(KEY)
     assert refusals.asked == 0

@@ -24,7 +24,6 @@ async def made(driver: Driver) -> AsyncIterator[list[str]]:
         back = await driver.api.post(f"/v1/tenants/{slug}/moves/reverse")
         if back.is_success:
             await driver.finish(back.json(), 240)
-        await driver.settle()
         gone = await driver.call("DELETE", f"/v1/provided-servers/{slug}")
         await driver.finish(gone, 120)
 

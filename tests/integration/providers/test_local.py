@@ -85,7 +85,6 @@ async def move_away(driver: Driver, slug: str) -> None:
         "POST", f"/v1/tenants/{slug}/moves/finish", json={"without_backup": True}
     )
     await driver.finish(ended)
-    await driver.settle()
 
 
 async def assert_nothing_is_left(driver: Driver, stack: Stack, running: dict[str, Any]) -> None:
