@@ -9,6 +9,7 @@ from control_plane.adapters.keystore import Keystore
 from control_plane.adapters.kms import LocalKms
 from control_plane.adapters.object_stores.opening import open_store
 from control_plane.adapters.pg_programs import Programs
+from control_plane.adapters.providers.opening import open_providers
 from control_plane.adapters.template_files import Templates
 from control_plane.catalog.pool import Catalog
 from control_plane.config import BackupSettings, Settings
@@ -33,6 +34,7 @@ def make_ports(settings: Settings) -> Ports:
         programs=Programs(backup.postgres_programs),
         store=open_store(backup.store, backup) if backup.store else None,
         keystore=make_keystore(backup, keyring),
+        providers=open_providers(settings.providers),
     )
 
 

@@ -102,6 +102,38 @@ class ConsoleSettings(msgspec.Struct, frozen=True):
     oidc: OidcSettings | None = None
 
 
+class RdsSettings(msgspec.Struct, frozen=True):
+    """Where DB instances are made, and who signs their certificates (PEM)."""
+
+    region: str
+    endpoint: str | None = None
+    subnet_group: str | None = None
+    security_groups: tuple[str, ...] = ()
+    ca_pem: str | None = None
+
+
+class KubernetesSettings(msgspec.Struct, frozen=True):
+    """Where Clusters are made; the token is read for each request, for Kubernetes renews it."""
+
+    namespace: str
+    url: str
+    token_file: Path
+    ca_path: Path
+
+
+class ProviderSettings(msgspec.Struct, frozen=True):
+    """Who may be asked for new servers; a provider without settings is not there.
+
+    ``deployment`` tells what this deployment made from what others in the same account made;
+    ``local_supervisor`` is the control socket of the local stack.
+    """
+
+    deployment: str = "tenantry"
+    local_supervisor: Path | None = None
+    rds: RdsSettings | None = None
+    kubernetes: KubernetesSettings | None = None
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Everything a process of the control plane may be told from outside."""
 
@@ -121,6 +153,7 @@ class Settings(msgspec.Struct, frozen=True):
     engine: EngineSettings = EngineSettings()
     backup: BackupSettings = BackupSettings()
     console: ConsoleSettings = ConsoleSettings()
+    providers: ProviderSettings = ProviderSettings()
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -153,6 +186,7 @@ class Settings(msgspec.Struct, frozen=True):
             ),
             backup=_backup(home),
             console=_console(),
+            providers=_providers(),
         )
 
 
@@ -300,6 +334,49 @@ def _oidc(public_url: str | None) -> OidcSettings | None:
         client_secret=_secret("TENANTRY_OIDC_CLIENT_SECRET_FILE"),
         role_claim=_text("TENANTRY_OIDC_ROLE_CLAIM", "groups"),
         role_map=role_map,
+    )
+
+
+def _providers() -> ProviderSettings:
+    deployment = _text("TENANTRY_DEPLOYMENT", "tenantry")
+    if not re.fullmatch(_TEMPLATE_NAME, deployment) or "--" in deployment:
+        rule = "use 2 to 40 lower-case letters, digits and single hyphens"
+        raise SettingsError(f"TENANTRY_DEPLOYMENT={deployment!r}: {rule}")
+    return ProviderSettings(
+        deployment=deployment,
+        local_supervisor=_optional_path("TENANTRY_LOCAL_SUPERVISOR"),
+        rds=_rds(),
+        kubernetes=_kubernetes(),
+    )
+
+
+def _kubernetes() -> KubernetesSettings | None:
+    namespace = os.environ.get("TENANTRY_CNPG_NAMESPACE")
+    if not namespace:
+        return None
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", namespace):
+        raise SettingsError(f"TENANTRY_CNPG_NAMESPACE={namespace!r} is no name of a namespace")
+    mounted = "/var/run/secrets/kubernetes.io/serviceaccount"
+    return KubernetesSettings(
+        namespace=namespace,
+        url=_text("TENANTRY_KUBERNETES_URL", "https://kubernetes.default.svc").rstrip("/"),
+        token_file=Path(_text("TENANTRY_KUBERNETES_TOKEN_FILE", f"{mounted}/token")),
+        ca_path=Path(_text("TENANTRY_KUBERNETES_CA_PATH", f"{mounted}/ca.crt")),
+    )
+
+
+def _rds() -> RdsSettings | None:
+    region = os.environ.get("TENANTRY_RDS_REGION")
+    if not region:
+        return None
+    groups = os.environ.get("TENANTRY_RDS_SECURITY_GROUPS", "").replace(",", " ")
+    authorities = _secret("TENANTRY_RDS_CA_PATH")
+    return RdsSettings(
+        region=region,
+        endpoint=os.environ.get("TENANTRY_RDS_ENDPOINT") or None,
+        subnet_group=os.environ.get("TENANTRY_RDS_SUBNET_GROUP") or None,
+        security_groups=tuple(groups.split()),
+        ca_pem=authorities.reveal() if authorities else None,
     )
 
 

@@ -44,6 +44,7 @@ from control_plane.api.operations import OperationController
 from control_plane.api.people import PersonController
 from control_plane.api.plans import PlanController
 from control_plane.api.poolers import PoolerController
+from control_plane.api.provided_servers import ProvidedServerController
 from control_plane.api.restores import RestoreController
 from control_plane.api.rollouts import RolloutController
 from control_plane.api.servers import ServerController
@@ -105,6 +106,7 @@ def _v1() -> Router:
             OperationController,
             PlanController,
             ServerController,
+            ProvidedServerController,
             PoolerController,
             AuditController,
             AuditSealController,

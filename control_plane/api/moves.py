@@ -11,25 +11,33 @@ from msgspec import Meta
 from control_plane.api.acceptance import LOCATION, REHEARSED, DryRun, accept_or_rehearse
 from control_plane.api.context import Reading, Writing
 from control_plane.api.documents import refusals
+from control_plane.api.provided_servers import MachineBody
 from control_plane.api.views import OperationView
 from control_plane.api.words import NAME_OR_ID
 from control_plane.catalog import servers
 from control_plane.catalog.moves import Move
+from control_plane.catalog.pool import Connection
+from control_plane.domain.errors import Invalid
 from control_plane.domain.moves import PAUSE_BUDGET_MS, Comparison, Method, MoveState
 from control_plane.domain.names import show
+from control_plane.domain.operations import Operation
+from control_plane.domain.providers import NEW_SERVER
 from control_plane.services import moves
 from control_plane.services.moves import NewMoveWish
+from control_plane.services.moving_to_new import move_to_new
 
 
 class MoveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where to. Clients wait for ``pause_budget_ms`` at most, or the switch is tried again later.
 
     ``offline`` allows to close the tenant while its rows are copied, where nothing else works.
+    With the server ``new``, one is made for the tenant first, as ``new_server`` says.
     """
 
     server: Annotated[str, Meta(pattern=NAME_OR_ID)]
     pause_budget_ms: Annotated[int, Meta(ge=100, le=60_000)] = PAUSE_BUDGET_MS
     offline: bool = False
+    new_server: MachineBody | None = None
 
 
 class FinishBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,11 +103,19 @@ class MoveController(Controller):
     ) -> Response[OperationView]:
         """Move a tenant to another server while its clients go on."""
         wanted = NewMoveWish(data.server, data.pause_budget_ms, data.offline)
-        return await accept_or_rehearse(
-            changing,
-            lambda db: moves.move_tenant(db, changing.caller, tenant, wanted),
-            dry_run=dry_run,
-        )
+        machine = data.new_server
+
+        async def work(db: Connection) -> Operation:
+            if machine is None:
+                return await moves.move_tenant(db, changing.caller, tenant, wanted)
+            return await move_to_new(
+                db, changing.ports, changing.caller, tenant, machine.wanted(), wanted
+            )
+
+        if (data.server == NEW_SERVER) != (machine is not None):
+            message = f"new_server goes with the server {NEW_SERVER!r}, and with no other"
+            raise Invalid(message, [{"field": "new_server", "message": message}])
+        return await accept_or_rehearse(changing, work, dry_run=dry_run)
 
     @get(operation_id="listMoves", responses=refusals(404))
     async def list_moves(self, tenant: FromPath[str], asking: Reading) -> MovePage:

@@ -6,8 +6,10 @@ from typing import get_args
 
 from control_plane.catalog.servers import Tls
 from control_plane.domain.keys import ROLES
+from control_plane.domain.names import SERVER_NAME_PATTERN
 from control_plane.domain.operations import OperationState
 from control_plane.domain.people import EMAIL_PATTERN, EMAIL_WORDS
+from control_plane.domain.providers import PROVIDERS
 from control_plane.domain.rollouts import TargetState
 from control_plane.domain.tenants import TIERS, TenantState
 
@@ -30,6 +32,10 @@ PATTERN_WORDS = {
     CURSOR: "this is no cursor; use next_cursor of the page before",
     AUDIT_CURSOR: "this is no cursor; use next_cursor of the page before",
     NAME_OR_ID: "this is neither a name nor an id",
+    SERVER_NAME_PATTERN: (
+        "use 2 to 40 characters: lower-case letters, digits and hyphens, starting with a letter "
+        "and not ending with a hyphen"
+    ),
     SHARE: "use a percentage from 0% to 100%, such as 25%",
     SHOWN_ID: "this is no id",
     EMAIL_PATTERN: EMAIL_WORDS,
@@ -38,6 +44,7 @@ PATTERN_WORDS = {
 
 # By the name of the parameter or field, as the framework reports it.
 _CHOICES: Mapping[str, tuple[str, ...]] = {
+    "provider": PROVIDERS,
     "tier": TIERS,
     "tls": get_args(Tls),
     "pool": ("transaction", "session"),

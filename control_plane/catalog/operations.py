@@ -99,11 +99,14 @@ async def _in_progress(db: Connection, wanted: NewOperation) -> Conflict:
            WHERE state IN ('pending', 'running', 'waiting', 'cancelling')
              AND (tenant_id = $1 OR (tenant_id IS NULL AND database_id = $2)
                   OR (kind = 'enrol' AND server_id = $3)
-                  OR (kind = 'rekey' AND kind = $4)) LIMIT 1""",
+                  OR (kind = 'rekey' AND kind = $4)
+                  OR (kind IN ('create_server', 'delete_server')
+                      AND input ->> 'provided' = $5)) LIMIT 1""",
         wanted.tenant_id,
         wanted.database_id,
         wanted.server_id,
         wanted.plan.kind,
+        wanted.input.get("provided"),
     )
     if row is None:
         return Conflict(f"another operation of {wanted.subject} has just ended; try again")
@@ -166,6 +169,16 @@ async def several(db: Connection, operation_ids: Sequence[UUID]) -> dict[UUID, O
 async def select_operations(db: Connection, rest: str, *values: object) -> list[Record]:
     """Rows for ``from_row``; ``rest`` is what follows the FROM clause of operations ``o``."""
     return await db.fetch(f"{_SELECT} {rest}", *values)
+
+
+async def newest_of_server(db: Connection, server_id: UUID, kind: str) -> Operation | None:
+    """The operation of this kind that was begun last on this server."""
+    row = await db.fetchrow(
+        _SELECT + " WHERE o.server_id = $1 AND o.kind = $2 ORDER BY o.created_at DESC LIMIT 1",
+        server_id,
+        kind,
+    )
+    return from_row(row) if row is not None else None
 
 
 async def live_ids(db: Connection) -> list[UUID]:

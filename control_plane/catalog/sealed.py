@@ -38,6 +38,7 @@ class SealedValue(msgspec.Struct, frozen=True):
 # A test compares this with the columns that the catalog really has.
 COLUMNS = (
     SealedColumn("servers", "sealed_password", "id", "'server_admin'", "1"),
+    SealedColumn("provided_servers", "sealed_password", "id", "'server_admin'", "1"),
     SealedColumn("credentials", "sealed", "role_set_id", "'login|' || slot", "version"),
     SealedColumn("tenant_keys", "sealed", "tenant_id", "'field'", "version"),
     SealedColumn("signing_keys", "sealed", "id", "'signing'", "1"),

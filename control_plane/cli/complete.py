@@ -47,6 +47,7 @@ def backups_of_tenant(context: click.Context, parameter: click.Parameter, typed:
 
 
 server_names = _names("servers", "name")
+provided_names = _names("provided-servers", "name")
 pooler_names = _names("poolers", "name")
 operation_ids = _names("operations", "id")
 rollout_ids = _names("rollouts", "id")

@@ -11,10 +11,12 @@ from control_plane.cli.durations import seconds_of
 from control_plane.cli.options import dry_run_option, wait_option
 from control_plane.cli.output import when
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Json
+from control_plane.cli.problems import Json, usage
+from control_plane.cli.providing import machine, machine_options
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_table
 from control_plane.cli.tenants import slug_argument
+from control_plane.domain.providers import NEW_SERVER, PROVIDERS
 
 _BEGIN = "begin"
 
@@ -55,6 +57,7 @@ class _MoveGroup(Group):
     examples=(
         "tenantry move acme --to pg-b --wait",
         "tenantry move acme --to pg-b --pause-budget 500ms",
+        "tenantry move acme --to new --provider local --wait",
         "tenantry move reverse acme --wait",
         "tenantry move finish acme",
     ),
@@ -69,7 +72,16 @@ def move() -> None:
 
 @move.command(_BEGIN, hidden=True)
 @slug_argument
-@click.option("--to", "server", required=True, shell_complete=server_names, help="The new server.")
+@click.option(
+    "--to",
+    "server",
+    required=True,
+    shell_complete=server_names,
+    help=f"The new server; {NEW_SERVER!r} makes one for this tenant, with --provider.",
+)
+@click.option("--provider", type=click.Choice(PROVIDERS), help="Who makes the new server.")
+@click.option("--name", help="The new server's name. Default: the tenant's slug.")
+@machine_options
 @click.option(
     "--pause-budget",
     type=_Milliseconds(),
@@ -86,6 +98,7 @@ def move() -> None:
 @pass_session
 def begin(  # noqa: PLR0913 - the options of the command
     session: Session,
+    /,
     *,
     slug: str,
     server: str,
@@ -93,9 +106,19 @@ def begin(  # noqa: PLR0913 - the options of the command
     offline: bool,
     dry_run: bool,
     wait: bool,
+    provider: str | None,
+    name: str | None,
+    **given: object,
 ) -> None:
     """Move a tenant to another server."""
     body: Json = {"server": server}
+    wished = machine(**given)
+    if server == NEW_SERVER:
+        if provider is None:
+            raise usage(f"--to {NEW_SERVER} needs --provider: {', '.join(PROVIDERS)}")
+        body["new_server"] = {"name": name or slug, "provider": provider, **wished}
+    elif provider or name or wished:
+        raise usage(f"--provider, --name and what describes a server go with --to {NEW_SERVER}")
     if pause_budget is not None:
         body["pause_budget_ms"] = pause_budget
     if offline:

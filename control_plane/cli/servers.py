@@ -14,6 +14,7 @@ from control_plane.cli.passwords import ask_password
 from control_plane.cli.paths import path
 from control_plane.cli.problems import Exit, Json, one_line, problem, say
 from control_plane.cli.progress import conclude
+from control_plane.cli.providing import create, delete, provided
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_facts, print_table
 from control_plane.domain.tenants import TIERS
@@ -34,7 +35,12 @@ name_argument = click.argument("name", shell_complete=server_names)
     ),
 )
 def servers() -> None:
-    """Add, list, show, drain and remove Postgres servers."""
+    """Add, list, show, drain and remove Postgres servers; create and delete them."""
+
+
+servers.add_command(create)
+servers.add_command(delete)
+servers.add_command(provided)
 
 
 @servers.command(

@@ -218,6 +218,25 @@ class StoreRefused(TenantryError):
     code = "store_refused"
 
 
+class ProviderUnavailable(TenantryError):
+    """Who makes servers does not answer, is busy, or has no room just now."""
+
+    code = "provider_unavailable"
+    retryable = True
+
+
+class ProviderRefused(TenantryError):
+    """Who makes servers will not do this; the message says what to change."""
+
+    code = "provider_refused"
+
+
+class ChainBroken(TenantryError):
+    """Another operation that this one waits for did not succeed; the message names it."""
+
+    code = "chain_broken"
+
+
 class ObjectMissing(TenantryError):
     """An object that must be in the store is not there."""
 

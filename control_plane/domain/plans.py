@@ -41,6 +41,9 @@ Kind = Literal[
     "move_reverse",
     "move_finish",
     "limit",
+    "create_server",
+    "delete_server",
+    "move_to_new",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -176,6 +179,24 @@ PLANS: dict[Kind, Plan] = {
             queue="transfer",
         ),
         _plan(
+            "create_server",
+            *("create_instance", "wait_instance", "record_server", "wait_enrolled"),
+            minutes=180,
+            until="record_server",
+        ),
+        _plan(
+            "delete_server",
+            *("empty_server", "delete_instance", "wait_deleted", "forget_server"),
+            minutes=_DAY,
+            until="empty_server",
+        ),
+        _plan(
+            "move_to_new",
+            *("wait_server", "begin_move", "wait_moved"),
+            minutes=8 * _DAY,
+            until="begin_move",
+        ),
+        _plan(
             "migrate",
             "record_restore_point",
             "apply_revision",
@@ -195,13 +216,7 @@ PLANS: dict[Kind, Plan] = {
             minutes=30 * 24 * 60,
             queue="transfer",
         ),
-        _plan(
-            "survey",
-            "read_schemas",
-            "conclude_survey",
-            minutes=120,
-            queue="transfer",
-        ),
+        _plan("survey", "read_schemas", "conclude_survey", minutes=120, queue="transfer"),
         _plan(
             "backup",
             *_BACK_UP,
@@ -286,13 +301,7 @@ PLANS: dict[Kind, Plan] = {
             until="record_export",
             queue="transfer",
         ),
-        _plan(
-            "delete",
-            *_CLOSE,
-            "mark_deleting",
-            minutes=10,
-            until="withdraw_route",
-        ),
+        _plan("delete", *_CLOSE, "mark_deleting", minutes=10, until="withdraw_route"),
         _plan(
             "undelete",
             "restore_logins",

@@ -16,20 +16,26 @@ def seal_admin_password(keyring: Keyring, server_id: UUID, password: str) -> byt
     return keyring.seal(password, owner=server_id, purpose=_PURPOSE, version=_VERSION)
 
 
+def open_admin_password(keyring: Keyring, server_id: UUID, sealed: bytes) -> Secret:
+    """What ``seal_admin_password`` sealed for this server.
+
+    Raises:
+        KeyUnavailable: the keyring does not open it.
+    """
+    return Secret(keyring.open(sealed, owner=server_id, purpose=_PURPOSE, version=_VERSION))
+
+
 def server_address(keyring: Keyring, server: Server) -> ServerAddress:
     """Where and as whom to connect.
 
     Raises:
         KeyUnavailable: the keyring does not open the stored password.
     """
-    password = keyring.open(
-        server.sealed_password, owner=server.id, purpose=_PURPOSE, version=_VERSION
-    )
     return ServerAddress(
         host=server.host,
         port=server.port,
         user=server.admin_login,
-        password=Secret(password),
+        password=open_admin_password(keyring, server.id, server.sealed_password),
         hostaddr=server.hostaddr,
         tls=server.tls,
         ca_pem=server.ca_pem,

@@ -9,7 +9,16 @@ import structlog
 from control_plane.adapters import clock, tenant_database, tenant_roles
 from control_plane.adapters.migrator_lease import lacking_roles
 from control_plane.adapters.postgres_server import Connection, connect
-from control_plane.catalog import audit, databases, operations, routes, servers, tenants
+from control_plane.adapters.providers.provider import Provider
+from control_plane.catalog import (
+    audit,
+    databases,
+    operations,
+    provided_servers,
+    routes,
+    servers,
+    tenants,
+)
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.databases import Database
 from control_plane.catalog.operations import NewOperation
@@ -19,6 +28,7 @@ from control_plane.domain.backup_invariants import stored_findings
 from control_plane.domain.errors import Conflict, OperationInProgress, TenantryError
 from control_plane.domain.invariants import Finding, findings
 from control_plane.domain.plans import PLANS
+from control_plane.domain.provider_invariants import FoundProvider, provider_findings
 from control_plane.domain.tenants import TIER_LIMITS, LoginLimits, Tenant
 from control_plane.services.addresses import server_address
 from control_plane.services.ports import Ports
@@ -48,7 +58,24 @@ async def run_check(ports: Ports, *, deep: bool = True) -> list[Finding]:
 
 async def _look(ports: Ports, *, deep: bool) -> list[Finding]:
     found = findings(await gather(ports, deep=deep))
-    return found + stored_findings(await gather_stored(ports)) if deep else found
+    if not deep:
+        return found
+    return [*found, *stored_findings(await gather_stored(ports)), *await _provided(ports)]
+
+
+async def _provided(ports: Ports) -> list[Finding]:
+    asked = [await _instances(provider) for provider in ports.providers.values()]
+    async with ports.catalog.connection() as db:
+        return provider_findings(await provided_servers.expected(db), asked)
+
+
+async def _instances(provider: Provider) -> FoundProvider:
+    try:
+        found = await provider.every()
+    except TenantryError as error:
+        return FoundProvider(provider.kind, problem=error.message)
+    living = [one for one in found if one.state != "deleting"]
+    return FoundProvider(provider.kind, {one.key: one.name for one in living})
 
 
 async def repair_safe(ports: Ports, *, actor: str = "system") -> list[Finding]:

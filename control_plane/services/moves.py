@@ -1,5 +1,7 @@
 """What may be asked about moves: begin one, go back, give the old database up, look at them."""
 
+from uuid import UUID
+
 import msgspec
 
 from control_plane.adapters import clock
@@ -51,13 +53,14 @@ async def move_tenant(
     return operation
 
 
-async def begin_move(db: Connection, tenant: Tenant, wanted: NewMoveWish, actor: str) -> Operation:
-    """``move_tenant``, whoever asks."""
+async def begin_move(
+    db: Connection, tenant: Tenant, wanted: NewMoveWish, actor: str, key: UUID | None = None
+) -> Operation:
+    """``move_tenant``, whoever asks; the operation has this id, if one is given."""
     target = await _target(db, wanted.server)
-    operation = await _record(
-        db, "move", tenant, actor, {"server": wanted.server, "offline": wanted.offline}
-    )
-    await _require_active(db, tenant)
+    asked: dict[str, object] = {"server": wanted.server, "offline": wanted.offline}
+    operation = await _record(db, "move", tenant, actor, asked, key)
+    await require_active(db, tenant)
     if await moves.open_one(db, tenant.id) is not None:
         raise Conflict(
             f"{tenant.slug} can still go back from its last move; first: "
@@ -83,7 +86,7 @@ async def reverse_move(db: Connection, caller: Caller, slug_or_id: str) -> Opera
     """
     tenant = await find_tenant(db, caller, slug_or_id)
     operation = await _record(db, "move_reverse", tenant, caller.principal.name, {})
-    await _require_active(db, tenant)
+    await require_active(db, tenant)
     move = await _reversible(db, tenant)
     if move.method != "online":
         raise WrongState(
@@ -189,19 +192,29 @@ async def _reversible(db: Connection, tenant: Tenant) -> Move:
     return move
 
 
-async def _require_active(db: Connection, tenant: Tenant) -> None:
+async def require_active(db: Connection, tenant: Tenant) -> None:
+    """Check that a tenant can be moved at all.
+
+    Raises:
+        WrongState: it is not active.
+    """
     now = await tenants.get(db, tenant.id)
     if now.state != "active":
         raise WrongState(f"{now.slug} is {now.state}; only an active tenant can be moved")
 
 
 async def _record(
-    db: Connection, kind: Kind, tenant: Tenant, actor: str, details: dict[str, object]
+    db: Connection,
+    kind: Kind,
+    tenant: Tenant,
+    actor: str,
+    details: dict[str, object],
+    key: UUID | None = None,
 ) -> Operation:
     return await operations.insert(
         db,
         NewOperation(
-            id=clock.new_id(),
+            id=key or clock.new_id(),
             plan=PLANS[kind],
             subject=tenant.slug,
             actor=actor,

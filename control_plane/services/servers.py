@@ -2,19 +2,28 @@
 
 import asyncio
 from collections import Counter
+from uuid import UUID
 
 import msgspec
 
 from control_plane.adapters import clock, server_probe
-from control_plane.catalog import audit, databases, drains, operations, servers
+from control_plane.catalog import (
+    audit,
+    databases,
+    drains,
+    operations,
+    provided_servers,
+    servers,
+)
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.databases import Purpose
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
 from control_plane.catalog.servers import Server, ServerState
-from control_plane.domain.errors import Conflict, TenantryError, WrongState
+from control_plane.domain.errors import Conflict, Invalid, TenantryError, WrongState
 from control_plane.domain.operations import Operation
 from control_plane.domain.plans import PLANS
+from control_plane.domain.providers import NEW_SERVER
 from control_plane.services.addresses import seal_admin_password, server_address
 from control_plane.services.enrolment import NewServer, Probed
 from control_plane.services.ports import Ports
@@ -43,8 +52,46 @@ async def add_server(
     Raises:
         Conflict: a server has this name, or is this very server under another name.
     """
-    await _refuse_known(db, wanted, probed)
-    server = _new_server(ports, wanted, probed)
+    await refuse_name(db, wanted.name)
+    actor = caller.principal.name
+    operation = await record_server(db, ports, wanted, probed, actor=actor, key=clock.new_id())
+    await audit.record(db, caller, Entry("server.add", wanted.name, facts=facts_of(wanted, probed)))
+    return operation
+
+
+async def refuse_name(db: Connection, name: str) -> None:
+    """Check that nothing else is, or is going to be, a server of this name.
+
+    Raises:
+        Conflict: something is.
+        Invalid: the word means something else where servers are named.
+    """
+    if name == NEW_SERVER:
+        message = "this word is reserved; choose another"
+        raise Invalid(f"server {name!r}: {message}", [{"field": "name", "message": message}])
+    known = next((server for server in await servers.every(db) if server.name == name), None)
+    if known is not None:
+        remedy = (
+            "retry its enrolment (tenantry operations retry), or remove it"
+            if known.state == "enrolling"
+            else "choose another name"
+        )
+        raise Conflict(f"there is a server {name} ({known.state}); {remedy}")
+    made = await provided_servers.find(db, name)
+    if made is not None:
+        raise Conflict(f"{made.provider} makes a server {name} ({made.state}); choose another name")
+
+
+async def record_server(
+    db: Connection, ports: Ports, wanted: NewServer, probed: Probed, *, actor: str, key: UUID
+) -> Operation:
+    """Record the server under this id, and the operation that makes it ready.
+
+    Raises:
+        Conflict: a server has this name, or is this very server under another name.
+    """
+    await _refuse_same(db, wanted, probed)
+    server = _new_server(ports, wanted, probed, key)
     try:
         async with db.transaction():
             await servers.insert(db, server)
@@ -52,17 +99,30 @@ async def add_server(
         if getattr(error, "constraint_name", None) not in ("servers_name", "servers_identity"):
             raise
         raise Conflict(f"{wanted.name} was enrolled by another request a moment ago") from error
-    operation = await operations.insert(
+    return await begin_enrolment(db, server, actor)
+
+
+async def begin_enrolment(db: Connection, server: Server, actor: str) -> Operation:
+    """Have the server made ready.
+
+    Raises:
+        OperationInProgress: that is being done.
+    """
+    return await operations.insert(
         db,
         NewOperation(
             id=clock.new_id(),
             plan=PLANS["enrol"],
-            subject=wanted.name,
-            actor=caller.principal.name,
+            subject=server.name,
+            actor=actor,
             server_id=server.id,
         ),
     )
-    facts: dict[str, object] = {
+
+
+def facts_of(wanted: NewServer, probed: Probed) -> dict[str, object]:
+    """What the audit log says of a server that was added."""
+    return {
         "host": wanted.host,
         "port": wanted.port,
         "region": wanted.region,
@@ -71,8 +131,6 @@ async def add_server(
         "tls": probed.tls,
         "advice": [check.name for check in probed.checks if check.level == "advice"],
     }
-    await audit.record(db, caller, Entry("server.add", wanted.name, facts=facts))
-    return operation
 
 
 async def list_servers(db: Connection) -> list[Server]:
@@ -119,14 +177,36 @@ async def remove_server(db: Connection, caller: Caller, name: str) -> Removal:
 
     Raises:
         NotFound: there is none.
-        Conflict: it holds tenants; the message says how many.
+        Conflict: it holds tenants, and the message says how many; or a provider made it.
         OperationInProgress: a database of its pool is being worked on this moment.
     """
     server = await servers.find(db, name)
+    made = await provided_servers.find(db, name)
+    if made is not None:
+        raise Conflict(
+            f"{name} was made by {made.provider} and would run on; delete it instead: "
+            f"tenantry servers delete {name}"
+        )
+    removal = await withdraw_server(db, server, caller.principal.name)
+    if removal.removed:
+        await audit.record(db, caller, Entry("server.remove", name))
+    else:
+        facts: dict[str, object] = {"waits_for": removal.waits_for}
+        await audit.record(db, caller, Entry("server.empty", name, facts=facts))
+    return removal
+
+
+async def withdraw_server(db: Connection, server: Server, actor: str) -> Removal:
+    """``remove_server``, whoever asks, and whoever made the server.
+
+    Raises:
+        Conflict, OperationInProgress: see there.
+    """
     # Locks the row: from here on no request can reserve a place, hence none can claim a database.
     await servers.change_state(db, server.id, expected=("active",), wanted="draining")
     held = await databases.on_server(db, server.id)
     count = Counter(database.purpose for database in held)
+    name = server.name
     if count["primary"]:
         raise Conflict(
             f"server {name} still holds {_many(count['primary'], 'tenant')}; move or delete first "
@@ -139,15 +219,9 @@ async def remove_server(db: Connection, caller: Caller, name: str) -> Removal:
         )
     if held or server.state == "active":
         pooled = [database for database in held if database.purpose == "pooled"]
-        reclaims = tuple(
-            [await condemn(db, database, caller.principal.name) for database in pooled]
-        )
-        waits_for = _being_emptied(count)
-        facts: dict[str, object] = {"waits_for": waits_for}
-        await audit.record(db, caller, Entry("server.empty", name, facts=facts))
-        return Removal(await servers.get(db, server.id), waits_for, reclaims)
+        reclaims = tuple([await condemn(db, database, actor) for database in pooled])
+        return Removal(await servers.get(db, server.id), _being_emptied(count), reclaims)
     await servers.remove(db, server)
-    await audit.record(db, caller, Entry("server.remove", name))
     return Removal(await servers.get(db, server.id))
 
 
@@ -166,15 +240,8 @@ async def watch_servers(ports: Ports) -> None:
         await _record_health(ports, server, problem)
 
 
-async def _refuse_known(db: Connection, wanted: NewServer, probed: Probed) -> None:
+async def _refuse_same(db: Connection, wanted: NewServer, probed: Probed) -> None:
     for server in await servers.every(db):
-        if server.name == wanted.name:
-            remedy = (
-                "retry its enrolment (tenantry operations retry), or remove it"
-                if server.state == "enrolling"
-                else "choose another name"
-            )
-            raise Conflict(f"there is a server {server.name} ({server.state}); {remedy}")
         if server.system_identifier == probed.system_identifier:
             raise Conflict(
                 f"{wanted.host}:{wanted.port} is server {server.name}, which is enrolled already "
@@ -182,8 +249,7 @@ async def _refuse_known(db: Connection, wanted: NewServer, probed: Probed) -> No
             )
 
 
-def _new_server(ports: Ports, wanted: NewServer, probed: Probed) -> Server:
-    server_id = clock.new_id()
+def _new_server(ports: Ports, wanted: NewServer, probed: Probed, server_id: UUID) -> Server:
     return Server(
         id=server_id,
         name=wanted.name,

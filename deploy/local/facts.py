@@ -28,7 +28,12 @@ class Inventory:
     poolers: tuple[Pooler, ...]
 
 
-def describe(inventory: Inventory, keepers: Mapping[str, Keeper], phase: str) -> Facts:
+def describe(
+    inventory: Inventory,
+    provided: Iterable[PostgresServer],
+    keepers: Mapping[str, Keeper],
+    phase: str,
+) -> Facts:
     """The facts as JSON would hold them; process ids are null for what does not run."""
     application = inventory.application
     layout, ports = application.layout, application.ports
@@ -38,7 +43,7 @@ def describe(inventory: Inventory, keepers: Mapping[str, Keeper], phase: str) ->
         "token_file": str(layout.token),
         "state_dir": str(layout.home),
         "poolers": [_pooler(pooler, keepers) for pooler in inventory.poolers],
-        "servers": [_server(server, keepers) for server in inventory.servers],
+        "servers": [_server(server, keepers) for server in (*inventory.servers, *provided)],
         "catalog": {
             "host": LOOPBACK,
             "port": inventory.catalog.port,
@@ -91,6 +96,7 @@ def _pooler(pooler: Pooler, keepers: Mapping[str, Keeper]) -> Facts:
 def _server(server: PostgresServer, keepers: Mapping[str, Keeper]) -> Facts:
     return {
         "name": server.name,
+        "key": server.key,
         "host": LOOPBACK,
         "port": server.port,
         "version": server.binaries.major,

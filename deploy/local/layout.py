@@ -31,6 +31,10 @@ class Layout:
         return self.home / "ports.json"
 
     @property
+    def provided(self) -> Path:
+        return self.home / "provided.json"
+
+    @property
     def lock(self) -> Path:
         return self.home / "supervisor.lock"
 

@@ -61,7 +61,7 @@ host  replication all {LOOPBACK}/32 scram-sha-256
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """One Postgres server of the stack."""
+    """One Postgres server of the stack; ``key`` is the catalog's id of one that was asked for."""
 
     name: str
     port: int
@@ -69,10 +69,15 @@ class PostgresServer:
     layout: Layout
     account: Account | None
     settings: Mapping[str, str]
+    key: str | None = None
 
     @property
     def data(self) -> Path:
         return self.layout.postgres_data(self.name)
+
+    @property
+    def _draft(self) -> Path:
+        return self.data.with_name(f".{self.name}.draft")
 
     @property
     def password_file(self) -> Path:
@@ -113,7 +118,7 @@ class PostgresServer:
         write_whole(self.data / "pg_hba.conf", HBA, 0o600, self.account)
 
     async def _initdb(self) -> None:
-        draft = self.data.with_name(f".{self.name}.draft")
+        draft = self._draft
         if draft.exists():
             shutil.rmtree(draft)
         draft.mkdir()
@@ -130,6 +135,13 @@ class PostgresServer:
             )
             await run_once(program, f"initdb of {self.name}")
         draft.rename(self.data)
+
+    def erase(self) -> None:
+        """Delete its data and its password; the server must not run."""
+        for directory in (self._draft, self.data):
+            if directory.exists():
+                shutil.rmtree(directory)
+        self.password_file.unlink(missing_ok=True)
 
     def configuration(self) -> str:
         """The whole of ``postgresql.conf``; settings given by the caller win over ours."""

@@ -14,19 +14,30 @@ Report = Callable[[str], None]
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A wish; ``name`` names the process to restart or halt."""
+    """A wish; ``name`` names the process to restart or halt, or the server to provide.
 
-    do: Literal["status", "stop", "heal", "restart", "halt"]
+    ``key`` is the id of a server to provide or withdraw, ``password`` its administrator's, and
+    ``major`` its version, 0 for whichever there is.
+    """
+
+    do: Literal["status", "stop", "heal", "restart", "halt", "provide", "withdraw"]
     name: str = ""
     demo: bool = False
+    key: str = ""
+    password: str = ""
+    major: int = 0
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of an answer: progress, then either ``done`` with the facts or ``failed``."""
+    """One line of an answer: progress, then either ``done`` with the facts or ``failed``.
+
+    ``refused``: asking again will not help.
+    """
 
     progress: str | None = None
     done: dict[str, Any] | None = None
     failed: str | None = None
+    refused: bool = False
 
 
 async def send(writer: asyncio.StreamWriter, line: Line) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from deploy.local import leftovers, lock
 from deploy.local.account import service_account
-from deploy.local.blueprint import Blueprint
+from deploy.local.blueprint import Blueprint, start_postgres
 from deploy.local.facts import Facts, describe, publish
 from deploy.local.keeper import Keeper, Service
 from deploy.local.layout import Layout
@@ -25,6 +25,7 @@ from deploy.local.logs import keep_trimmed
 from deploy.local.options import StackOptions, decode
 from deploy.local.problem import StackError, one_line
 from deploy.local.protocol import Line, Request, send
+from deploy.local.provided import Provided, Refused, forget
 from deploy.local.steps import run_steps
 
 OPEN_FILES = 65_536  # PgBouncer's clients; every child inherits the limit
@@ -41,6 +42,7 @@ class Supervisor:
         self._listeners: list[asyncio.StreamWriter] = []
         self._phase = "starting"
         self._stop = asyncio.Event()
+        self._providing = asyncio.Lock()
 
     async def run(self, reader: asyncio.StreamReader, owner: asyncio.StreamWriter) -> int:
         """Start the stack for its owner, keep it until told to stop; returns the exit code.
@@ -119,7 +121,7 @@ class Supervisor:
             with self._listening(writer):
                 answer = await self._answer(request)
         except Exception as error:  # noqa: BLE001 the asker gets the line, the stack goes on
-            answer = Line(failed=one_line(error))
+            answer = Line(failed=one_line(error), refused=isinstance(error, Refused))
         await send(writer, answer)
         writer.close()
 
@@ -130,16 +132,45 @@ class Supervisor:
         if request.do != "status" and self._phase != "running":
             raise StackError(f"the stack in {self._layout.home} is {self._phase}; wait for it")
         if request.do == "heal":
-            await asyncio.gather(*(keeper.heal() for keeper in self._keepers.values()))
+            async with self._providing:
+                await asyncio.gather(*(keeper.heal() for keeper in self._keepers.values()))
             if self._blueprint.options.application:
                 await self._blueprint.enrol(demo=request.demo, report=self._report)
-        elif request.do == "halt":
-            await self._keeper(request.name).halt()
-        elif request.do == "restart":
+        elif request.do in ("provide", "withdraw"):
+            await self._change_servers(request)
+        elif request.do in ("halt", "restart"):
             keeper = self._keeper(request.name)
             await keeper.halt()
-            await keeper.start()
+            if request.do == "restart":
+                await keeper.start()
         return Line(done=self._facts())
+
+    async def _change_servers(self, request: Request) -> None:
+        async with self._providing:
+            if request.do == "provide":
+                await self._provide(request)
+            else:
+                await self._withdraw(request.key)
+
+    async def _provide(self, request: Request) -> None:
+        """Run one more tenant server; one that was asked for before is only looked after."""
+        wanted = Provided(request.name, request.key, request.major)
+        server = self._blueprint.remember(wanted, request.password)
+        if server.name in self._keepers:
+            await self._keepers[server.name].heal()
+        else:
+            await start_postgres(server, self._launch)
+
+    async def _withdraw(self, key: str) -> None:
+        """Stop a server that was asked for, and delete it; one that is gone is no error."""
+        for server in self._blueprint.provided_servers:
+            if server.key == key:
+                keeper = self._keepers.get(server.name)
+                if keeper is not None:
+                    await keeper.halt()
+                    del self._keepers[server.name]
+                server.erase()
+                forget(self._layout, key)
 
     def _keeper(self, name: str) -> Keeper:
         if name not in self._keepers:
@@ -167,7 +198,9 @@ class Supervisor:
         self._publish()
 
     def _facts(self) -> Facts:
-        return describe(self._blueprint.inventory, self._keepers, self._phase)
+        blueprint = self._blueprint
+        provided = blueprint.provided_servers
+        return describe(blueprint.inventory, provided, self._keepers, self._phase)
 
     def _publish(self) -> None:
         try:

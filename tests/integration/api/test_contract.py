@@ -22,6 +22,8 @@ NOT_HERE = ["watchOperation", "runCheck", "examineDeployment", "repairFindings",
 NOT_IN_A_SCHEMA = (
     '"code":"idempotency_key_reused"',
     "there is no server",
+    "is not set up here",
+    "new_server goes with the server",
     "this word is reserved",
     "there is no template",
     "has no revision",
