@@ -66,6 +66,7 @@ class BackupSettings(msgspec.Struct, frozen=True):
     ``store`` and ``keystore`` are ``s3://bucket/prefix`` or ``file:///directory``; the keystore is
     the store itself, under another prefix, unless it is named. ``kms`` is ``local`` or
     ``aws-kms:<key id>``; key ids after it, with commas, only open what they wrapped before.
+    The catalog itself is backed up every ``catalog_minutes``.
     """
 
     store: str | None = None
@@ -82,6 +83,7 @@ class BackupSettings(msgspec.Struct, frozen=True):
     undo_days: float = 7.0
     delete_grace_days: float = 30.0
     copies_kept_days: int = 35
+    catalog_minutes: float = 60.0
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -247,6 +249,7 @@ def _backup(home: Path) -> BackupSettings:
         undo_days=_number("TENANTRY_UNDO_DAYS", 7),
         delete_grace_days=_number("TENANTRY_DELETE_GRACE_DAYS", 30),
         copies_kept_days=int(_number("TENANTRY_COPIES_KEPT_DAYS", 35)),
+        catalog_minutes=_number("TENANTRY_CATALOG_BACKUP_MINUTES", 60),
     )
 
 

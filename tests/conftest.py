@@ -26,6 +26,7 @@ MARKERS = {"integration": "integration", "e2e": "integration", "crash": "crash"}
 # Minutes each, together most of a whole run: they run with --long, or when they are named.
 LONG = (
     "crash",
+    "integration/catalog_life",
     "integration/console",
     "integration/moves",
     "integration/query_budget",

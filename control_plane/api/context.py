@@ -17,6 +17,7 @@ from control_plane.api.correlation import request_id
 from control_plane.api.limits import Limits
 from control_plane.api.words import IDEMPOTENCY_KEY
 from control_plane.catalog.audit import Caller
+from control_plane.catalog.catalog_life import require_accepted
 from control_plane.catalog.idempotency import Fingerprint, SavedAnswer
 from control_plane.catalog.pool import Connection
 from control_plane.domain.keys import Principal
@@ -25,6 +26,7 @@ from control_plane.services.changes import Changes
 from control_plane.services.ports import Ports
 from control_plane.services.requests import Effect, perform, recall
 
+_ACCEPTED_SECONDS = 5.0
 View = TypeVar("View", bound=msgspec.Struct)
 AnyConnection: TypeAlias = ASGIConnection[Any, Any, Any, Any]
 
@@ -36,6 +38,27 @@ class Process(msgspec.Struct, frozen=True):
     changes: Changes
     limits: Limits
     checking: asyncio.Lock
+    acceptance: "Acceptance"
+
+
+class Acceptance:
+    """That the catalog was accepted, as seen a few seconds ago at most."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    async def require(self, ports: Ports) -> None:
+        """Make sure that nothing is changed in a copy of the catalog that nobody has accepted.
+
+        Raises:
+            CatalogNotAccepted: it is one.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._until:
+            return
+        async with ports.catalog.connection() as db:
+            await require_accepted(db)
+        self._until = now + _ACCEPTED_SECONDS
 
 
 class Asking(msgspec.Struct, frozen=True):

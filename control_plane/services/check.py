@@ -1,6 +1,7 @@
 """``tenantry check``: compare catalog and reality, and mend what is provably safe."""
 
 import asyncio
+import datetime as dt
 from contextlib import suppress
 from uuid import UUID
 
@@ -9,13 +10,22 @@ import structlog
 from control_plane.adapters import clock, tenant_database, tenant_roles
 from control_plane.adapters.migrator_lease import lacking_roles
 from control_plane.adapters.postgres_server import Connection, connect
-from control_plane.catalog import audit, databases, operations, routes, servers, tenants
+from control_plane.catalog import (
+    audit,
+    catalog_life,
+    databases,
+    operations,
+    routes,
+    servers,
+    tenants,
+)
 from control_plane.catalog.audit import Entry
 from control_plane.catalog.databases import Database
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection as CatalogConnection
 from control_plane.catalog.servers import Server
 from control_plane.domain.backup_invariants import stored_findings
+from control_plane.domain.catalog_backups import late_finding
 from control_plane.domain.errors import Conflict, OperationInProgress, TenantryError
 from control_plane.domain.invariants import Finding, findings
 from control_plane.domain.plans import PLANS
@@ -48,7 +58,19 @@ async def run_check(ports: Ports, *, deep: bool = True) -> list[Finding]:
 
 async def _look(ports: Ports, *, deep: bool) -> list[Finding]:
     found = findings(await gather(ports, deep=deep))
-    return found + stored_findings(await gather_stored(ports)) if deep else found
+    if not deep:
+        return found
+    return [*found, *stored_findings(await gather_stored(ports)), *await _catalog(ports)]
+
+
+async def _catalog(ports: Ports) -> list[Finding]:
+    """Whether the catalog itself is backed up as often as it should be."""
+    if ports.store is None:
+        return []
+    async with ports.catalog.connection() as db:
+        life = await catalog_life.read_life(db)
+    interval = dt.timedelta(minutes=ports.settings.backup.catalog_minutes)
+    return list(late_finding(life.age_seconds, interval))
 
 
 async def repair_safe(ports: Ports, *, actor: str = "system") -> list[Finding]:
