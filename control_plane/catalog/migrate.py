@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
@@ -41,13 +42,22 @@ def migrate(settings: Settings) -> None:
     Raises:
         sqlalchemy.exc.OperationalError: the catalog does not answer.
     """
-    url = sqlalchemy.make_url(settings.catalog_dsn).set(drivername="postgresql+psycopg")
-    if settings.catalog_password is not None:
-        url = url.set(password=settings.catalog_password.reveal())
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: _connect(settings), poolclass=sqlalchemy.NullPool
+    )
     with engine.connect() as lock, engine.connect() as connection:
         lock.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})"))
         command.upgrade(_alembic(connection), "head")
+
+
+def _connect(settings: Settings) -> psycopg.Connection[tuple[object, ...]]:
+    """To the server of the DSN that takes writes."""
+    secret = settings.catalog_password
+    return psycopg.connect(
+        settings.catalog_dsn,
+        password=secret.reveal() if secret else None,
+        target_session_attrs="read-write",
+    )
 
 
 def main() -> int:

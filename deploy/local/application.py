@@ -11,7 +11,7 @@ from pathlib import Path
 from control_plane.config import REPOSITORY
 from deploy import commands
 from deploy.catalog_role import CATALOG
-from deploy.local import object_store, redis
+from deploy.local import object_store, redis, standby
 from deploy.local.files import secret_once, write_whole
 from deploy.local.keeper import Service
 from deploy.local.layout import Layout
@@ -65,7 +65,7 @@ class Application:
         layout, ports = self.layout, self.ports
         return {
             "TENANTRY_HOME": str(layout.home),
-            "TENANTRY_CATALOG_DSN": f"postgresql://{CATALOG}@{LOOPBACK}:{ports['catalog']}/{CATALOG}",
+            "TENANTRY_CATALOG_DSN": f"postgresql://{CATALOG}@{self._catalog}/{CATALOG}",
             "TENANTRY_CATALOG_PASSWORD_FILE": str(catalog_password_file(layout)),
             "TENANTRY_REDIS_URL": f"redis://{LOOPBACK}:{ports[redis.NAME]}/0",
             "TENANTRY_REDIS_PASSWORD_FILE": str(redis.password_file(layout)),
@@ -77,6 +77,12 @@ class Application:
             "TENANTRY_POSTGRES_PROGRAMS": ":".join(map(str, self.programs)),
             **self.options.environment,
         }
+
+    @property
+    def _catalog(self) -> str:
+        """The catalog's server, and its standby after it, as a DSN names them."""
+        standbys = [standby.NAME] if self.options.catalog_standby else []
+        return ",".join(f"{LOOPBACK}:{self.ports[name]}" for name in ("catalog", *standbys))
 
     def make_secrets(self) -> None:
         """Make the secrets that every process reads at its start, before any starts."""

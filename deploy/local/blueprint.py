@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from deploy.catalog_role import make_catalog
-from deploy.local import binaries, object_store, redis
+from deploy.local import binaries, object_store, redis, standby
 from deploy.local.account import Account
 from deploy.local.application import API, Application, catalog_password_file
 from deploy.local.enrolment import enrol_servers, provision_demo
@@ -85,6 +85,9 @@ class Blueprint:
             for server in self.inventory.servers
         ]
         foundation = [Step(CATALOG, partial(self._start_catalog, start)), *servers]
+        if self.options.catalog_standby:
+            start_standby = partial(self._start_standby, start)
+            foundation.append(Step(standby.NAME, start_standby, (CATALOG,)))
         foundation += [
             Step(redis.NAME, partial(self._start_redis, start)),
             Step(object_store.NAME, partial(self._start_object_store, start)),
@@ -131,6 +134,12 @@ class Blueprint:
         password = secret_once(catalog_password_file(self.layout))
         await make_catalog(administrator(self.inventory.catalog), password)
 
+    async def _start_standby(self, start: Start) -> None:
+        catalog = self.inventory.catalog
+        server = self._postgres(standby.NAME, catalog.binaries, {})
+        await standby.Standby(server, catalog).make()
+        await start(server.service())
+
     async def _start_redis(self, start: Start) -> None:
         binary = binaries.redis_server(self.layout.home / "bin", self.account)
         await start(redis.service(binary, self.ports[redis.NAME], self.layout, self.account))
@@ -170,7 +179,8 @@ class Blueprint:
     def _port_names(self) -> list[str]:
         servers = [server.name for server in self.options.servers]
         poolers = [f"pooler-{name}" for name in self.options.poolers]
-        return [CATALOG, *servers, redis.NAME, object_store.NAME, *poolers, API]
+        standbys = [standby.NAME] if self.options.catalog_standby else []
+        return [CATALOG, *standbys, *servers, redis.NAME, object_store.NAME, *poolers, API]
 
 
 async def _start_postgres(server: PostgresServer, start: Start) -> None:
