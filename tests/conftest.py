@@ -98,6 +98,7 @@ def pytest_configure() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long tests as well")
+    parser.addoption("--doubled", action="store_true", help="on a stack with two of everything")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -125,7 +126,7 @@ def stack_home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def stack(stack_home: Path) -> Iterator[Stack]:
+def stack(stack_home: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The whole stack on free ports, started once; it goes when the test run goes."""
     failpoints = stack_home.with_name(f"{stack_home.name}-failpoints")
     failpoints.mkdir()
@@ -136,6 +137,7 @@ def stack(stack_home: Path) -> Iterator[Stack]:
             home=stack_home,
             attached=True,
             demo=False,
+            doubled=request.config.option.doubled,
             postgres_settings=FAST_POSTGRES,
             environment={
                 **FAST_TENANTRY,

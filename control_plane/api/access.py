@@ -88,9 +88,10 @@ def check_permission(connection: AnyConnection, handler: BaseRouteHandler) -> No
 
 
 async def require_accepted(connection: AnyConnection, handler: BaseRouteHandler) -> None:
-    """Whoever looks may look at any catalog; what changes something wants one that was accepted.
+    """Whoever looks may look at any catalog; what changes something wants one to work from.
 
     Raises:
+        CatalogMismatch: its schema and this process do not go together.
         CatalogNotAccepted: it is a restored copy.
     """
     if is_options(handler) or connection.scope.get("method") in _SAFE:

@@ -32,6 +32,7 @@ STATUS: dict[type[TenantryError], int] = {
     errors.Invalid: 422,
     errors.ServerRefused: 422,
     errors.CatalogUnavailable: 503,
+    errors.CatalogMismatch: 503,
     errors.CatalogNotAccepted: 503,
     errors.ServerUnavailable: 503,
     errors.PoolerUnavailable: 503,

@@ -5,8 +5,9 @@ from uuid import UUID
 
 import msgspec
 
+from control_plane.catalog import migrate
 from control_plane.catalog.pool import Connection
-from control_plane.domain.errors import CatalogNotAccepted
+from control_plane.domain.errors import CatalogMismatch, CatalogNotAccepted
 
 _BACKUP_LOCK = 0x7E4A_4718
 _KEPT_ROWS = 500
@@ -32,16 +33,36 @@ async def is_accepted(db: Connection) -> bool:
     return bool(await db.fetchval("SELECT catalog_is_accepted()"))
 
 
-async def require_accepted(db: Connection) -> None:
-    """Nobody works from a copy of the catalog before an operator says so.
+async def require_usable(db: Connection) -> None:
+    """Nobody works from a copy of the catalog, or from one whose schema he does not know.
 
     Raises:
+        CatalogMismatch: its schema is older than this code, or too new for it.
         CatalogNotAccepted: it was restored from a backup and not accepted yet.
     """
+    await _require_known(db)
     if not await is_accepted(db):
         raise CatalogNotAccepted(
             "this catalog is a restored copy that nobody has accepted yet, or a primary that was "
             "replaced; if it is the one to work from: tenantry admin catalog accept"
+        )
+
+
+async def _require_known(db: Connection) -> None:
+    """Old code works on a newer catalog, as long as nothing was taken away that it needs."""
+    revision = await db.fetchval("SELECT version_num FROM alembic_version")
+    if revision == migrate.head():
+        return
+    if revision in migrate.revisions():
+        raise CatalogMismatch(
+            f"the catalog is at migration {revision} and this process needs {migrate.head()}; "
+            "run: tenantry-run migrate"
+        )
+    needed = await db.fetchval("SELECT needs_code FROM catalog_place")
+    if needed not in migrate.revisions():
+        raise CatalogMismatch(
+            f"the catalog needs code that knows migration {needed} and this process knows none "
+            f"after {migrate.head()}; start it from the new release"
         )
 
 

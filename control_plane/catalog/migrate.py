@@ -1,6 +1,7 @@
 """Brings the catalog's schema to the newest revision; safe to run from many places at once."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import psycopg
@@ -22,6 +23,7 @@ def _alembic(connection: sqlalchemy.Connection | None = None) -> Config:
     return config
 
 
+@cache
 def head() -> str:
     """The newest revision that this code knows."""
     revision = ScriptDirectory.from_config(_alembic()).get_current_head()
@@ -30,6 +32,7 @@ def head() -> str:
     return revision
 
 
+@cache
 def revisions() -> frozenset[str]:
     """Every revision that this code knows."""
     scripts = ScriptDirectory.from_config(_alembic())

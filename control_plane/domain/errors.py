@@ -99,6 +99,12 @@ class CatalogNotAccepted(TenantryError):
     code = "catalog_not_accepted"
 
 
+class CatalogMismatch(TenantryError):
+    """The catalog's schema and this process are of releases that do not go together."""
+
+    code = "catalog_mismatch"
+
+
 class CatalogRecovered(TenantryError):
     """The operation was alive in the backup that the catalog was restored from."""
 

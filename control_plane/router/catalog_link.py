@@ -51,7 +51,8 @@ class CatalogLink:
 
         Raises:
             CatalogUnavailable: the catalog does not answer.
-            CatalogNotAccepted: it is a restored copy: what was served goes on being served.
+            CatalogMismatch, CatalogNotAccepted: it is none to work from: what was served goes on
+                being served.
             Conflict: another pooler has this address.
         """
         db = await catalog.dedicated()
@@ -115,7 +116,7 @@ class CatalogLink:
     async def _register(self) -> None:
         settings = self._settings
         async with self._turn(), self._db.transaction():
-            await catalog_life.require_accepted(self._db)
+            await catalog_life.require_usable(self._db)
             cell = await routes.ensure_cell(self._db, new_id(), settings.cell)
             wanted = Registration(new_id(), settings.name, cell.id, settings.host, settings.port)
             self._pooler_id = await poolers.register(self._db, wanted)

@@ -46,7 +46,7 @@ async def back_up(ports: Ports, told: Told | None = None) -> CatalogManifest:
         TenantryError: the catalog, the store or the programs of its Postgres are not there.
     """
     async with ports.catalog.transaction() as db:
-        await catalog_life.require_accepted(db)
+        await catalog_life.require_usable(db)
         if not await catalog_life.try_to_back_up(db):
             raise Conflict("the catalog is being backed up by somebody else")
         manifest = await _store(ports, *await catalog_life.describe(db), told or _nobody)

@@ -39,6 +39,11 @@ def catalog_password_file(layout: Layout) -> Path:
     return layout.secret("catalog-owner.password")
 
 
+def names_of(process: str, options: StackOptions) -> list[str]:
+    """What there is of a process: one, or two."""
+    return [process, f"{process}-2"] if options.doubled else [process]
+
+
 @dataclass(frozen=True)
 class Application:
     """Builds the programs of Tenantry for one stack.
@@ -58,6 +63,11 @@ class Application:
     @property
     def api_url(self) -> str:
         return f"http://{LOOPBACK}:{self.ports[API]}"
+
+    @property
+    def api_urls(self) -> list[str]:
+        names = names_of(API, self.options)
+        return [f"http://{LOOPBACK}:{self.ports[name]}" for name in names]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -81,7 +91,7 @@ class Application:
     @property
     def _catalog(self) -> str:
         """The catalog's server, and its standby after it, as a DSN names them."""
-        standbys = [standby.NAME] if self.options.catalog_standby else []
+        standbys = [standby.NAME] if self.options.doubled else []
         return ",".join(f"{LOOPBACK}:{self.ports[name]}" for name in ("catalog", *standbys))
 
     def make_secrets(self) -> None:
@@ -134,30 +144,38 @@ class Application:
         program = self._program(name, *commands.tenantry(*arguments), more=more or {})
         return await run_once(program, name, seconds=CLI_SECONDS, reason=_problem)
 
-    def api(self) -> Service:
-        return self._service(
-            API,
-            http(self.ports[API], "/health/ready", HEALTHY),
-            *commands.api(LOOPBACK, self.ports[API]),
-        )
-
-    def workers(self) -> list[Service]:
+    def apis(self) -> list[Service]:
         return [
             self._service(
-                f"worker-{queue}",
-                log_line(rf"{queue}@\S+ ready"),
-                *commands.worker(queue, processes),
+                name,
+                http(self.ports[name], "/health/ready", HEALTHY),
+                *commands.api(LOOPBACK, self.ports[name]),
             )
-            for queue, processes in WORKERS.items()
+            for name in names_of(API, self.options)
         ]
 
-    def beat(self) -> Service:
-        schedule = self.layout.home / "beat" / "schedule"
-        return self._service(
-            BEAT,
-            log_line(r"beat: Starting"),
-            *commands.beat(schedule),
-        )
+    def workers(self) -> list[Service]:
+        """Two of a queue share the processes that one would have."""
+        return [
+            self._service(
+                f"worker-{name}",
+                log_line(rf"{name}@\S+ ready"),
+                *commands.worker(queue, processes // len(names), name),
+            )
+            for queue, processes in WORKERS.items()
+            for names in (names_of(queue, self.options),)
+            for name in names
+        ]
+
+    def beats(self) -> list[Service]:
+        return [
+            self._service(
+                name,
+                log_line(r"beat: Starting"),
+                *commands.beat(self.layout.home / "beat" / name.replace(BEAT, "schedule")),
+            )
+            for name in names_of(BEAT, self.options)
+        ]
 
     def agent(self, pooler: Pooler) -> Service:
         return self._service(

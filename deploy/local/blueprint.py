@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from deploy.catalog_role import make_catalog
 from deploy.local import binaries, object_store, redis, standby
 from deploy.local.account import Account
-from deploy.local.application import API, Application, catalog_password_file
+from deploy.local.application import API, Application, catalog_password_file, names_of
 from deploy.local.enrolment import enrol_servers, provision_demo
 from deploy.local.facts import Inventory
 from deploy.local.files import secret_once
@@ -85,7 +85,7 @@ class Blueprint:
             for server in self.inventory.servers
         ]
         foundation = [Step(CATALOG, partial(self._start_catalog, start)), *servers]
-        if self.options.catalog_standby:
+        if self.options.doubled:
             start_standby = partial(self._start_standby, start)
             foundation.append(Step(standby.NAME, start_standby, (CATALOG,)))
         foundation += [
@@ -111,7 +111,7 @@ class Blueprint:
     def _application_steps(self, start: Start, report: Report) -> list[Step]:
         application = self.application
         ready = (SCHEMA, ROOT_KEY, redis.NAME)
-        processes = [application.api(), *application.workers(), application.beat()]
+        processes = [*application.apis(), *application.workers(), *application.beats()]
         steps = [
             Step(SCHEMA, application.migrate_catalog, (CATALOG,)),
             Step(ROOT_KEY, application.make_keyring),
@@ -179,8 +179,9 @@ class Blueprint:
     def _port_names(self) -> list[str]:
         servers = [server.name for server in self.options.servers]
         poolers = [f"pooler-{name}" for name in self.options.poolers]
-        standbys = [standby.NAME] if self.options.catalog_standby else []
-        return [CATALOG, *standbys, *servers, redis.NAME, object_store.NAME, *poolers, API]
+        standbys = [standby.NAME] if self.options.doubled else []
+        apis = names_of(API, self.options)
+        return [CATALOG, *standbys, *servers, redis.NAME, object_store.NAME, *poolers, *apis]
 
 
 async def _start_postgres(server: PostgresServer, start: Start) -> None:

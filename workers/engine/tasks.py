@@ -13,7 +13,7 @@ from celery import Celery, signals
 
 from control_plane.adapters.doorbell import ADVANCE
 from control_plane.bootstrap import make_ports
-from control_plane.catalog.catalog_life import require_accepted
+from control_plane.catalog.catalog_life import require_usable
 from control_plane.catalog.leases import due
 from control_plane.config import Settings
 from control_plane.domain.errors import CatalogUnavailable, TenantryError
@@ -64,7 +64,7 @@ class Process:
     async def _accepted(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work, if the catalog is one to work from."""
         async with self.ports.catalog.connection() as db:
-            await require_accepted(db)
+            await require_usable(db)
         await work()
 
 

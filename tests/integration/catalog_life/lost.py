@@ -36,7 +36,11 @@ def fresh_home() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def running(
-    home: Path, servers: tuple[ServerOptions, ...], *, application: bool = True
+    home: Path,
+    servers: tuple[ServerOptions, ...],
+    *,
+    application: bool = True,
+    doubled: bool = False,
 ) -> Iterator[Stack]:
     """A stack of its own, of these servers; stopped at the end, its files stay."""
     started = Stack(
@@ -45,6 +49,7 @@ def running(
             attached=True,
             demo=False,
             application=application,
+            doubled=doubled,
             servers=servers,
             postgres_settings=FAST_POSTGRES,
             environment=FAST_TENANTRY,

@@ -13,10 +13,10 @@ from litestar.testing import AsyncTestClient
 from control_plane.adapters import clock
 from control_plane.api.app import build_app
 from control_plane.bootstrap import make_ports
-from control_plane.catalog import leases
+from control_plane.catalog import catalog_life, leases
 from control_plane.catalog.pool import Catalog
 from control_plane.config import PoolerSettings, Secret, Settings
-from control_plane.domain.errors import CatalogNotAccepted
+from control_plane.domain.errors import CatalogMismatch, CatalogNotAccepted
 from control_plane.router.catalog_link import CatalogLink
 from deploy.local.stack import Stack
 from tests.integration.catalog_life.lost import Machine, machine_of
@@ -93,6 +93,22 @@ def test_no_tick_does_anything(settings: Settings) -> None:
     process.run(work)
     process.close()
     assert done == []
+
+
+async def test_a_process_says_which_catalog_it_can_work_on(catalog: Catalog) -> None:
+    """Newer ones, unless what it needs was taken away; never one that lacks what it needs."""
+    move = "UPDATE alembic_version SET version_num = $1"
+    async with catalog.connection() as db:
+        await catalog_life.accept(db, "test")
+        await catalog_life.require_usable(db)
+        await db.execute(move, "9999")
+        await catalog_life.require_usable(db)
+        await db.execute("UPDATE catalog_place SET needs_code = '9998'")
+        with pytest.raises(CatalogMismatch, match="from the new release"):
+            await catalog_life.require_usable(db)
+        await db.execute(move, "0005")
+        with pytest.raises(CatalogMismatch, match="tenantry-run migrate"):
+            await catalog_life.require_usable(db)
 
 
 async def test_agents_serve_what_they_served(catalog: Catalog, tmp_path: Path) -> None:

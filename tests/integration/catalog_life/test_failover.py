@@ -16,12 +16,10 @@ import httpx
 import pytest
 
 from deploy.local import standby
-from deploy.local.options import StackOptions
 from deploy.local.stack import Stack
-from tests.conftest import FAST_POSTGRES, FAST_TENANTRY, rest_from_schedules
 from tests.crash.test_data_plane import api_is_back, clients_of
 from tests.driver import Driver
-from tests.integration.catalog_life.lost import OLD, driving, fresh_home
+from tests.integration.catalog_life.lost import OLD, driving, fresh_home, running
 
 TENANTS = 12
 ACKNOWLEDGED = httpx.codes.ACCEPTED
@@ -29,25 +27,9 @@ ACKNOWLEDGED = httpx.codes.ACCEPTED
 
 @pytest.fixture
 def doubled() -> Iterator[Stack]:
-    """A stack whose catalog has a standby."""
-    with fresh_home() as home:
-        started = Stack(
-            StackOptions(
-                home=home,
-                attached=True,
-                demo=False,
-                servers=OLD,
-                catalog_standby=True,
-                postgres_settings=FAST_POSTGRES,
-                environment=FAST_TENANTRY,
-            )
-        )
-        try:
-            started.start()
-            rest_from_schedules(started)
-            yield started
-        finally:
-            started.stop()
+    """A stack with two of everything, whose catalog has a standby."""
+    with fresh_home() as home, running(home, OLD, doubled=True) as started:
+        yield started
 
 
 @asynccontextmanager

@@ -6,7 +6,10 @@ CREATE TABLE catalog_place (
     system_identifier bigint NOT NULL,
     database_oid      oid NOT NULL,
     accepted_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
-    accepted_by       text NOT NULL
+    accepted_by       text NOT NULL,
+    -- Code that knows this migration can work on this catalog, however new that is. A migration
+    -- that takes something away (contract) says here what code does without it.
+    needs_code        text NOT NULL DEFAULT '0005'
 );
 INSERT INTO catalog_place (system_identifier, database_oid, accepted_by)
     SELECT c.system_identifier, d.oid, 'system'
