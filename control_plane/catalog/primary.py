@@ -165,5 +165,5 @@ async def _reach(dsn: str, host: Host, options: dict[str, Any]) -> Connection:
 async def _depose(seen: _Seen) -> None:
     """Let a primary that was replaced know it, as long as it lives as one."""
     with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        await seen.connection.execute(_DEPOSE)
-        _log.warning("old_primary_deposed", host=seen.host[0], port=seen.host[1])
+        if await seen.connection.execute(_DEPOSE) != "UPDATE 0":
+            _log.warning("old_primary_deposed", host=seen.host[0], port=seen.host[1])
