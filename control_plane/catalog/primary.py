@@ -28,8 +28,6 @@ _log = structlog.get_logger(__name__)
 _PORT = "5432"
 # How long the other servers may take to answer once one was found that takes writes.
 _OTHERS_SECONDS = 1.0
-# How long a server that was found is taken without looking at the others again.
-_FRESH_SECONDS = 5.0
 _LOOK = """
     SELECT c.system_identifier, pg_is_in_recovery() AS standby,
            CASE WHEN NOT pg_is_in_recovery() THEN
@@ -62,8 +60,6 @@ class Primary:
         self._dsn = dsn
         self._hosts = hosts_of(dsn)
         self._timeline = 0
-        self._known: Host | None = None
-        self._known_until = 0.0
 
     async def connect(self, _: str | None = None, /, **options: Any) -> Connection:  # noqa: ANN401 - asyncpg's own
         """A connection to the catalog; ``options`` are those of ``asyncpg.connect``.
@@ -75,13 +71,8 @@ class Primary:
         """
         if len(self._hosts) == 1:
             return await asyncpg.connect(self._dsn, **options)
-        loop = asyncio.get_running_loop()
-        if self._known is not None and loop.time() < self._known_until:
-            with suppress(OSError, asyncpg.PostgresError):
-                return await _reach(self._dsn, self._known, options)
         best = await self._best(options)
-        self._timeline, self._known = best.timeline, best.host
-        self._known_until = loop.time() + _FRESH_SECONDS
+        self._timeline = best.timeline
         return best.connection
 
     async def _best(self, options: dict[str, Any]) -> _Seen:
