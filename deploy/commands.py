@@ -18,11 +18,11 @@ def api(host: str, port: int) -> list[str]:
     ]
 
 
-def worker(queue: str, processes: int) -> list[str]:
-    """A Celery worker of one queue."""
+def worker(queue: str, processes: int, name: str | None = None) -> list[str]:
+    """A Celery worker of one queue; two on one machine have each a ``name``."""
     return [
         *_celery("worker", "-Q", queue),
-        *("-n", f"{queue}@%h", "--concurrency", str(processes)),
+        *("-n", f"{name or queue}@%h", "--concurrency", str(processes)),
         *("--without-mingle", "--without-gossip", "--loglevel", "INFO"),
     ]
 

@@ -26,6 +26,7 @@ MARKERS = {"integration": "integration", "e2e": "integration", "crash": "crash"}
 # Minutes each, together most of a whole run: they run with --long, or when they are named.
 LONG = (
     "crash",
+    "integration/catalog_life",
     "integration/console",
     "integration/moves",
     "integration/query_budget",
@@ -100,6 +101,7 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long tests as well")
     parser.addoption("--half", choices=("first", "second"), help="run a half of the tests only")
+    parser.addoption("--doubled", action="store_true", help="on a stack with two of everything")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -138,7 +140,7 @@ def stack_home(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def stack(stack_home: Path) -> Iterator[Stack]:
+def stack(stack_home: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The whole stack on free ports, started once; it goes when the test run goes."""
     failpoints = stack_home.with_name(f"{stack_home.name}-failpoints")
     failpoints.mkdir()
@@ -149,6 +151,7 @@ def stack(stack_home: Path) -> Iterator[Stack]:
             home=stack_home,
             attached=True,
             demo=False,
+            doubled=request.config.option.doubled,
             postgres_settings=FAST_POSTGRES,
             environment={
                 **FAST_TENANTRY,

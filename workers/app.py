@@ -125,6 +125,7 @@ app.conf.update(
         "watch_rpo": _every(30, "watch_rpo"),
         "prune_backups": _every(300, "prune_backups"),
         "collect_garbage": _every(3600, "collect_garbage"),
+        "back_up_catalog": _every(60, "back_up_catalog"),
         "drop_replaced": _every(60, "drop_replaced"),
         "end_deletions": _every(5, "end_deletions"),
         "delete_expired_exports": _every(30, "delete_expired_exports"),

@@ -3,9 +3,10 @@
 Every tick may run late, twice or not at all; each does what is due by the catalog's clock.
 """
 
+import datetime as dt
 from collections.abc import Awaitable, Callable, Mapping
 
-from control_plane.services import backup_planning, pruning
+from control_plane.services import backup_planning, catalog_backups, pruning
 from control_plane.services.backup_planning import catalog_time
 from control_plane.services.ports import Ports
 
@@ -40,6 +41,12 @@ async def drop_replaced(ports: Ports) -> None:
     await pruning.drop_replaced(ports, await catalog_time(ports))
 
 
+async def back_up_catalog(ports: Ports) -> None:
+    """Back up the catalog itself, when that is due."""
+    interval = dt.timedelta(minutes=ports.settings.backup.catalog_minutes)
+    await catalog_backups.back_up_if_due(ports, interval)
+
+
 TICKS: Mapping[str, Callable[[Ports], Awaitable[None]]] = {
     tick.__name__: tick
     for tick in (
@@ -49,5 +56,6 @@ TICKS: Mapping[str, Callable[[Ports], Awaitable[None]]] = {
         prune_backups,
         collect_garbage,
         drop_replaced,
+        back_up_catalog,
     )
 }

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
+from uuid import UUID
 
 import zstandard
 
 from control_plane.adapters.backup_format import HEADER_BYTES, open_stream, parse_header
 from control_plane.adapters.object_stores.store import ObjectStore
-from control_plane.domain.backups import Manifest
 from control_plane.domain.errors import BackupCorrupt, DiskFull, ObjectMissing, StoreUnavailable
 
 _PIECE_BYTES = 1024 * 1024
@@ -24,9 +24,34 @@ _PIECE_BYTES = 1024 * 1024
 _WINDOW_BYTES = 2**27
 
 
+class Archive(Protocol):
+    """What a manifest says of the object: of a tenant's backup, or of the catalog's."""
+
+    @property
+    def backup_id(self) -> UUID: ...
+
+    @property
+    def tenant_id(self) -> UUID: ...
+
+    @property
+    def key_version(self) -> int: ...
+
+    @property
+    def object_key(self) -> str: ...
+
+    @property
+    def stored_bytes(self) -> int: ...
+
+    @property
+    def object_sha256(self) -> bytes: ...
+
+    @property
+    def plain_bytes(self) -> int: ...
+
+
 def fetch(
     store: ObjectStore,
-    manifest: Manifest,
+    manifest: Archive,
     key: bytes,
     spool: Path,
     progress: Callable[[int], None] | None = None,
@@ -59,7 +84,7 @@ def fetch(
             coming.unlink()
 
 
-def plain(spool: Path, manifest: Manifest, key: bytes) -> Iterator[bytes]:
+def plain(spool: Path, manifest: Archive, key: bytes) -> Iterator[bytes]:
     """The archive that ``pg_dump`` wrote, in pieces of at most 1 MiB, from a fetched object.
 
     Each piece is authenticated. The length and the hash of the whole are known at the end: who
@@ -72,7 +97,7 @@ def plain(spool: Path, manifest: Manifest, key: bytes) -> Iterator[bytes]:
         yield from _unpacked(_pieces(file), manifest, key)
 
 
-def stored_plain(store: ObjectStore, manifest: Manifest, key: bytes) -> Iterator[bytes]:
+def stored_plain(store: ObjectStore, manifest: Archive, key: bytes) -> Iterator[bytes]:
     """The same, straight from the store.
 
     Raises:
@@ -82,7 +107,7 @@ def stored_plain(store: ObjectStore, manifest: Manifest, key: bytes) -> Iterator
     yield from _unpacked(store.read(manifest.object_key, manifest.stored_bytes), manifest, key)
 
 
-def check_stored(store: ObjectStore, manifest: Manifest, key: bytes) -> None:
+def check_stored(store: ObjectStore, manifest: Archive, key: bytes) -> None:
     """Look that the object is in the store, whole, and opens with this key; nothing is kept.
 
     It is read from end to end: that is the only way to the last chunk.
@@ -110,7 +135,7 @@ class _Source:
         return next(self._chunks, b"")
 
 
-def _unpacked(pieces: Iterator[bytes], manifest: Manifest, key: bytes) -> Iterator[bytes]:
+def _unpacked(pieces: Iterator[bytes], manifest: Archive, key: bytes) -> Iterator[bytes]:
     size = 0
     opened = _opened(pieces, manifest, key)
     source = cast("BinaryIO", _Source(opened))
@@ -128,7 +153,7 @@ def _unpacked(pieces: Iterator[bytes], manifest: Manifest, key: bytes) -> Iterat
         raise BackupCorrupt("the object does not hold the archive that the manifest describes")
 
 
-def require_stored(store: ObjectStore, manifest: Manifest) -> None:
+def require_stored(store: ObjectStore, manifest: Archive) -> None:
     """Look that the object is in the store with its length; nothing is read.
 
     Raises:
@@ -145,7 +170,7 @@ def require_stored(store: ObjectStore, manifest: Manifest) -> None:
         )
 
 
-def _prove(pieces: Iterator[bytes], manifest: Manifest, key: bytes) -> None:
+def _prove(pieces: Iterator[bytes], manifest: Archive, key: bytes) -> None:
     """Read to the end, authenticating every chunk, and compare length and hash."""
     digest = hashlib.sha256()
     size = 0
@@ -163,7 +188,7 @@ def _prove(pieces: Iterator[bytes], manifest: Manifest, key: bytes) -> None:
         raise BackupCorrupt("the stored object is not the one that the manifest describes")
 
 
-def _opened(pieces: Iterator[bytes], manifest: Manifest, key: bytes) -> Iterator[bytes]:
+def _opened(pieces: Iterator[bytes], manifest: Archive, key: bytes) -> Iterator[bytes]:
     return open_stream(
         _of_version(pieces, manifest.key_version),
         backup_id=manifest.backup_id,
@@ -196,7 +221,7 @@ def _read(reader: zstandard.ZstdDecompressionReader, most: int) -> bytes:
         raise BackupCorrupt(f"the archive in the object cannot be unpacked: {error}") from error
 
 
-def _is_object(spool: Path, manifest: Manifest) -> bool:
+def _is_object(spool: Path, manifest: Archive) -> bool:
     try:
         with spool.open("rb") as file:
             if os.fstat(file.fileno()).st_size != manifest.stored_bytes:

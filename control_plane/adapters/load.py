@@ -204,7 +204,7 @@ class _Restores:
                     files=[wanted],
                 ) as restore:
                     reading.close()
-                    feeding = asyncio.create_task(asyncio.to_thread(_feed, writing, archive, stop))
+                    feeding = asyncio.create_task(asyncio.to_thread(feed, writing, archive, stop))
                     await asyncio.shield(feeding)
                     await restore.finished()
             finally:
@@ -241,7 +241,7 @@ def _use_list(file: int) -> str:
     return f"--use-list={file_path(file)}"
 
 
-def _feed(writing: FileIO, pieces: Iterator[bytes], stop: threading.Event) -> None:
+def feed(writing: FileIO, pieces: Iterator[bytes], stop: threading.Event) -> None:
     """Write all there is, unless ``stop`` is set or nobody reads any more."""
     with writing, suppress(BrokenPipeError):
         for piece in pieces:

@@ -21,6 +21,7 @@ from control_plane.services.audit import record_denial
 from control_plane.services.keys import authenticate
 
 _log = structlog.get_logger(__name__)
+_SAFE = ("GET", "HEAD")
 _BEARER = "Bearer "
 _REVEALS = ("revealDsn", "revealFieldKeys")
 _ID_OR_NAME = re.compile(NAME_OR_ID)
@@ -84,6 +85,19 @@ def check_permission(connection: AnyConnection, handler: BaseRouteHandler) -> No
     if not may(principal, operation):
         needed = " or ".join(sorted(PERMISSIONS.get(operation, frozenset())))
         raise Denied(f"{operation} needs the role {needed}; this key has not got it")
+
+
+async def require_accepted(connection: AnyConnection, handler: BaseRouteHandler) -> None:
+    """Whoever looks may look at any catalog; what changes something wants one to work from.
+
+    Raises:
+        CatalogMismatch: its schema and this process do not go together.
+        CatalogNotAccepted: it is a restored copy.
+    """
+    if is_options(handler) or connection.scope.get("method") in _SAFE:
+        return
+    process = process_of(connection)
+    await process.acceptance.require(process.ports)
 
 
 def check_names(connection: AnyConnection, handler: BaseRouteHandler) -> None:

@@ -19,12 +19,13 @@ from control_plane.api.access import (
     check_names,
     check_permission,
     limit_rate,
+    require_accepted,
 )
 from control_plane.api.audit import AuditController, AuditSealController
 from control_plane.api.backup_schedules import BackupScheduleController
 from control_plane.api.backups import BackupController
 from control_plane.api.check import CheckController
-from control_plane.api.context import DEPENDENCIES, Process
+from control_plane.api.context import DEPENDENCIES, Acceptance, Process
 from control_plane.api.correlation import BindRequestId, add_request_id
 from control_plane.api.credentials import CredentialController
 from control_plane.api.doctor import DoctorController
@@ -118,7 +119,7 @@ def _v1() -> Router:
             DriftController,
         ],
         middleware=[KeyAuthentication],
-        guards=[limit_rate, check_permission, check_names],
+        guards=[limit_rate, check_permission, check_names, require_accepted],
         dependencies=DEPENDENCIES,
         security=documents.SECURITY,
     )
@@ -153,7 +154,7 @@ def _lifespan(ports: Ports, changes: Changes) -> Any:  # noqa: ANN401 - a lifesp
     async def manage(app: Litestar) -> AsyncIterator[None]:
         await ports.catalog.open(max_size=_POOL_SIZE)
         limits = make_limits(ports.settings.rate_limit_per_minute)
-        app.state.process = Process(ports, changes, limits, asyncio.Lock())
+        app.state.process = Process(ports, changes, limits, asyncio.Lock(), Acceptance())
         try:
             async with changes.running():
                 yield

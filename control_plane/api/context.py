@@ -17,6 +17,7 @@ from control_plane.api.correlation import request_id
 from control_plane.api.limits import Limits
 from control_plane.api.words import IDEMPOTENCY_KEY
 from control_plane.catalog.audit import Caller
+from control_plane.catalog.catalog_life import require_usable
 from control_plane.catalog.idempotency import Fingerprint, SavedAnswer
 from control_plane.catalog.pool import Connection
 from control_plane.domain.keys import Principal
@@ -25,6 +26,7 @@ from control_plane.services.changes import Changes
 from control_plane.services.ports import Ports
 from control_plane.services.requests import Effect, perform, recall
 
+_ACCEPTED_SECONDS = 5.0
 View = TypeVar("View", bound=msgspec.Struct)
 AnyConnection: TypeAlias = ASGIConnection[Any, Any, Any, Any]
 
@@ -36,6 +38,28 @@ class Process(msgspec.Struct, frozen=True):
     changes: Changes
     limits: Limits
     checking: asyncio.Lock
+    acceptance: "Acceptance"
+
+
+class Acceptance:
+    """That the catalog is one to work from, as seen a few seconds ago at most."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    async def require(self, ports: Ports) -> None:
+        """Make sure that nothing is changed in a catalog that is not for this process.
+
+        Raises:
+            CatalogMismatch: its schema is older than this code, or too new for it.
+            CatalogNotAccepted: it is a restored copy.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < self._until:
+            return
+        async with ports.catalog.connection() as db:
+            await require_usable(db)
+        self._until = now + _ACCEPTED_SECONDS
 
 
 class Asking(msgspec.Struct, frozen=True):

@@ -47,6 +47,11 @@ def backup_families(figures: Figures) -> Iterator[GaugeMetricFamily]:
         "Seconds since the queue of backups was looked at",
         value=figures.planned,
     )
+    yield GaugeMetricFamily(
+        "tenantry_catalog_backup_seconds",
+        "Age of the newest backup of the catalog itself; since its acceptance without one",
+        value=figures.catalog,
+    )
 
 
 def fleet_families(figures: FleetFigures) -> Iterator[GaugeMetricFamily]:

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from control_plane.catalog.backup_schedules import EFFECTIVE, JOIN_POLICY, policy_of
+from control_plane.catalog.catalog_life import read_life
 from control_plane.catalog.pool import Connection
 from control_plane.domain.backups import BackupState, DrillCause
 from control_plane.domain.schedules import Policy
@@ -75,11 +76,15 @@ class TierFigures(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """The fleet's backups in numbers. ``planned`` is how long ago somebody planned."""
+    """The fleet's backups in numbers.
+
+    ``planned`` is how long ago somebody planned, ``catalog`` how old the catalog's own backup is.
+    """
 
     backups: dict[BackupState, int]
     tiers: list[TierFigures]
     planned: float
+    catalog: float
 
 
 async def watched(db: Connection, tenant_id: UUID | None = None) -> list[Watched]:
@@ -217,4 +222,5 @@ async def figures(db: Connection) -> Figures:
         {row["state"]: row["backups"] for row in states},
         [TierFigures(**dict(row)) for row in tiers],
         planned or 0.0,
+        (await read_life(db)).age_seconds,
     )

@@ -7,7 +7,13 @@ from uuid import UUID
 import msgspec
 
 from control_plane.catalog.pool import Connection
-from control_plane.domain.backups import BackupCause, BackupState, DrillCause
+from control_plane.domain.backups import (
+    BackupCause,
+    BackupState,
+    DrillCause,
+    Manifest,
+    manifest_key,
+)
 from control_plane.domain.errors import NotFound
 from control_plane.domain.names import parse, show
 
@@ -93,6 +99,24 @@ class Drill(msgspec.Struct, frozen=True):
 
 _BACKUP = ", ".join(Backup.__struct_fields__)
 _DRILL = ", ".join(Drill.__struct_fields__)
+
+
+def stored(manifest: Manifest) -> Stored:
+    """What the catalog keeps of a backup."""
+    return Stored(
+        key_version=manifest.key_version,
+        object_key=manifest.object_key,
+        manifest_key=manifest_key(manifest.tenant_id, manifest.backup_id),
+        stored_bytes=manifest.stored_bytes,
+        plain_bytes=manifest.plain_bytes,
+        sha256=manifest.object_sha256,
+        tables=len(manifest.content.tables),
+        rows=manifest.content.rows,
+        template=manifest.template,
+        schema_revision=manifest.schema_revision,
+        server_version=manifest.server_version,
+        snapshot_at=manifest.snapshot_at,
+    )
 
 
 async def insert(db: Connection, wanted: NewBackup) -> None:

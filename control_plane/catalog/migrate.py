@@ -1,8 +1,10 @@
 """Brings the catalog's schema to the newest revision; safe to run from many places at once."""
 
 import sys
+from functools import cache
 from pathlib import Path
 
+import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
@@ -21,6 +23,7 @@ def _alembic(connection: sqlalchemy.Connection | None = None) -> Config:
     return config
 
 
+@cache
 def head() -> str:
     """The newest revision that this code knows."""
     revision = ScriptDirectory.from_config(_alembic()).get_current_head()
@@ -29,6 +32,7 @@ def head() -> str:
     return revision
 
 
+@cache
 def revisions() -> frozenset[str]:
     """Every revision that this code knows."""
     scripts = ScriptDirectory.from_config(_alembic())
@@ -41,13 +45,22 @@ def migrate(settings: Settings) -> None:
     Raises:
         sqlalchemy.exc.OperationalError: the catalog does not answer.
     """
-    url = sqlalchemy.make_url(settings.catalog_dsn).set(drivername="postgresql+psycopg")
-    if settings.catalog_password is not None:
-        url = url.set(password=settings.catalog_password.reveal())
-    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://", creator=lambda: _connect(settings), poolclass=sqlalchemy.NullPool
+    )
     with engine.connect() as lock, engine.connect() as connection:
         lock.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})"))
         command.upgrade(_alembic(connection), "head")
+
+
+def _connect(settings: Settings) -> psycopg.Connection[tuple[object, ...]]:
+    """To the server of the DSN that takes writes."""
+    secret = settings.catalog_password
+    return psycopg.connect(
+        settings.catalog_dsn,
+        password=secret.reveal() if secret else None,
+        target_session_attrs="read-write",
+    )
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import msgspec
 
+from control_plane.catalog.primary import Primary
 from control_plane.config import Settings
 from control_plane.domain.errors import CatalogUnavailable, Conflict, TenantryError
 
@@ -63,6 +64,7 @@ class Catalog:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._primary = Primary(settings.catalog_dsn)
         self._pool: Pool | None = None
 
     async def open(self, *, max_size: int = 8) -> None:
@@ -74,6 +76,7 @@ class Catalog:
         with translated():
             self._pool = await asyncpg.create_pool(
                 self._settings.catalog_dsn,
+                connect=self._primary.connect,
                 password=self._password(),
                 min_size=0,
                 max_size=max_size,
@@ -118,7 +121,7 @@ class Catalog:
     async def dedicated(self) -> "asyncpg.Connection[Record]":
         """A connection of its own, for LISTEN; the caller closes it."""
         with translated():
-            connection = await asyncpg.connect(
+            connection = await self._primary.connect(
                 self._settings.catalog_dsn,
                 password=self._password(),
                 timeout=_CONNECT_TIMEOUT_SECONDS,

@@ -7,11 +7,12 @@ from control_plane.domain.operations import Queue
 
 
 class Age(msgspec.Struct, frozen=True):
-    """The catalog itself: its server's version, its schema, its clock."""
+    """The catalog itself: its server's version, its schema, its clock, and that it is no copy."""
 
     version_num: int
     revision: str | None
     now: float
+    accepted: bool
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -27,12 +28,14 @@ async def read_age(db: Connection) -> Age:
     row = await db.fetchrow(
         """SELECT current_setting('server_version_num')::integer AS version_num,
                   to_regclass('alembic_version') IS NOT NULL AS migrated,
+                  to_regclass('catalog_place') IS NOT NULL AS placed,
                   extract(epoch FROM clock_timestamp())::float8 AS now"""
     )
     found = dict(row or {})
-    migrated = found.pop("migrated")
+    migrated, placed = found.pop("migrated"), found.pop("placed")
     revision = await db.fetchval("SELECT version_num FROM alembic_version") if migrated else None
-    return Age(revision=revision, **found)
+    accepted = not placed or await db.fetchval("SELECT catalog_is_accepted()")
+    return Age(revision=revision, accepted=accepted, **found)
 
 
 async def read_queues(db: Connection) -> list[Waiting]:

@@ -17,6 +17,7 @@ from control_plane.catalog.audit import Caller
 from control_plane.catalog.pool import Catalog
 from control_plane.cli.admin_doctor import admin_doctor
 from control_plane.cli.backup_store import test_store
+from control_plane.cli.catalog import catalog
 from control_plane.cli.commands import Command, Group
 from control_plane.cli.problems import Exit, problem
 from control_plane.cli.root_keys import make_key_file, root_keys
@@ -36,6 +37,7 @@ def admin() -> None:
 
 
 admin.add_command(admin_doctor)
+admin.add_command(catalog)
 admin.add_command(root_keys)
 admin.add_command(stored_backups)
 admin.add_command(test_store)

@@ -97,7 +97,11 @@ def _missing(world: StoredWorld) -> Iterator[Finding]:
 def _lost_keys(world: StoredWorld) -> Iterator[Finding]:
     for lost in world.missing_keys:
         message = f"version {lost.version} of its key is not in the keystore"
-        remedy = "put the keystore's object back from a copy; without it nothing it sealed opens"
+        remedy = (
+            "put the keystore's object back from a copy; without it nothing it sealed opens; if "
+            "the tenant was deleted after the backup that this catalog comes from: tenantry admin "
+            f"catalog forget-tenant {lost.slug}"
+        )
         yield Finding("I-5", lost.slug, message, remedy)
 
 

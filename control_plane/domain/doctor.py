@@ -3,12 +3,14 @@
 Pure. Who gathers the symptoms says nothing about what is good or bad.
 """
 
+import datetime as dt
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from control_plane.domain.catalog_backups import is_late
 from control_plane.domain.operations import Queue
 from control_plane.domain.preflight import NEWEST_MAJOR, OLDEST_MAJOR, SECURE_MINORS
 
@@ -35,7 +37,7 @@ class CatalogSigns(msgspec.Struct, frozen=True):
     """``revision`` is the schema the catalog has, ``head`` the newest one this code knows.
 
     ``known``: this code has a migration to ``revision``. ``clock_ahead`` is the catalog's clock
-    minus this machine's, in seconds.
+    minus this machine's, in seconds. ``accepted``: it is no restored copy.
     """
 
     version_num: int
@@ -43,6 +45,7 @@ class CatalogSigns(msgspec.Struct, frozen=True):
     head: str
     known: bool
     clock_ahead: float
+    accepted: bool = True
 
 
 class QueueSigns(msgspec.Struct, frozen=True):
@@ -122,7 +125,25 @@ def catalog(signs: CatalogSigns) -> Iterator[Diagnosis]:
         found = f"is at migration {signs.revision}, which is newer than this code ({signs.head})"
         remedy = "finish the upgrade: start this process from the new release"
         yield Diagnosis("catalog", "advice", found, remedy)
+    if not signs.accepted:
+        found = "is a restored copy, or a primary that was replaced: nobody works from it"
+        remedy = "look at it (tenantry check), then: tenantry admin catalog accept"
+        yield Diagnosis("catalog", "problem", found, remedy)
     yield _clock(signs.clock_ahead)
+
+
+def catalog_backup(life_seconds: float, interval_seconds: float, *, any_made: bool) -> Diagnosis:
+    """How old the newest backup of the catalog is, against how often there should be one."""
+    part = "catalog backup"
+    what = "the newest was made" if any_made else "there is none, and the catalog was set up"
+    found = f"{what} {life_seconds / 60:.0f} min ago"
+    if is_late(life_seconds, dt.timedelta(seconds=interval_seconds)):
+        remedy = "run, and it says what is in the way: tenantry admin catalog backup"
+        return Diagnosis(part, "problem", found, remedy)
+    if not any_made:
+        remedy = "wait a minute, or: tenantry admin catalog backup"
+        return Diagnosis(part, "advice", found, remedy)
+    return Diagnosis(part, "ok", found)
 
 
 def _clock(ahead: float) -> Diagnosis:

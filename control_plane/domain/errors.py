@@ -93,6 +93,24 @@ class CatalogUnavailable(TenantryError):
     retryable = True
 
 
+class CatalogNotAccepted(TenantryError):
+    """The catalog is a copy restored from a backup; nobody works from it until it is accepted."""
+
+    code = "catalog_not_accepted"
+
+
+class CatalogMismatch(TenantryError):
+    """The catalog's schema and this process are of releases that do not go together."""
+
+    code = "catalog_mismatch"
+
+
+class CatalogRecovered(TenantryError):
+    """The operation was alive in the backup that the catalog was restored from."""
+
+    code = "catalog_recovered"
+
+
 class ServerUnavailable(TenantryError):
     """A tenant server does not answer, is starting up, or dropped the connection."""
 

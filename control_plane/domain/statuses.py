@@ -12,6 +12,8 @@ STATUS: dict[type[TenantryError], int] = {
     errors.Invalid: 422,
     errors.ServerRefused: 422,
     errors.CatalogUnavailable: 503,
+    errors.CatalogMismatch: 503,
+    errors.CatalogNotAccepted: 503,
     errors.ServerUnavailable: 503,
     errors.PoolerUnavailable: 503,
     errors.KeyUnavailable: 503,

@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from control_plane.adapters.clock import new_id
-from control_plane.catalog import poolers, routes, usage
+from control_plane.catalog import catalog_life, poolers, routes, usage
 from control_plane.catalog.pool import Catalog, Connection, translated
 from control_plane.catalog.poolers import Heartbeat, Registration
 from control_plane.catalog.usage import Pooled
@@ -51,6 +51,8 @@ class CatalogLink:
 
         Raises:
             CatalogUnavailable: the catalog does not answer.
+            CatalogMismatch, CatalogNotAccepted: it is none to work from: what was served goes on
+                being served.
             Conflict: another pooler has this address.
         """
         db = await catalog.dedicated()
@@ -114,6 +116,7 @@ class CatalogLink:
     async def _register(self) -> None:
         settings = self._settings
         async with self._turn(), self._db.transaction():
+            await catalog_life.require_usable(self._db)
             cell = await routes.ensure_cell(self._db, new_id(), settings.cell)
             wanted = Registration(new_id(), settings.name, cell.id, settings.host, settings.port)
             self._pooler_id = await poolers.register(self._db, wanted)

@@ -1,6 +1,7 @@
 """``tenantry check``: compare catalog and reality, and mend what is provably safe."""
 
 import asyncio
+import datetime as dt
 from contextlib import suppress
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.adapters.providers.provider import Provider
 from control_plane.catalog import (
     audit,
+    catalog_life,
     databases,
     operations,
     provided_servers,
@@ -25,6 +27,7 @@ from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection as CatalogConnection
 from control_plane.catalog.servers import Server
 from control_plane.domain.backup_invariants import stored_findings
+from control_plane.domain.catalog_backups import late_finding
 from control_plane.domain.errors import Conflict, OperationInProgress, TenantryError
 from control_plane.domain.invariants import Finding, findings
 from control_plane.domain.plans import PLANS
@@ -60,7 +63,8 @@ async def _look(ports: Ports, *, deep: bool) -> list[Finding]:
     found = findings(await gather(ports, deep=deep))
     if not deep:
         return found
-    return [*found, *stored_findings(await gather_stored(ports)), *await _provided(ports)]
+    found += stored_findings(await gather_stored(ports))
+    return [*found, *await _provided(ports), *await _catalog(ports)]
 
 
 async def _provided(ports: Ports) -> list[Finding]:
@@ -76,6 +80,16 @@ async def _instances(provider: Provider) -> FoundProvider:
         return FoundProvider(provider.kind, problem=error.message)
     living = [one for one in found if one.state != "deleting"]
     return FoundProvider(provider.kind, {one.key: one.name for one in living})
+
+
+async def _catalog(ports: Ports) -> list[Finding]:
+    """Whether the catalog itself is backed up as often as it should be."""
+    if ports.store is None:
+        return []
+    async with ports.catalog.connection() as db:
+        life = await catalog_life.read_life(db)
+    interval = dt.timedelta(minutes=ports.settings.backup.catalog_minutes)
+    return list(late_finding(life.age_seconds, interval))
 
 
 async def repair_safe(ports: Ports, *, actor: str = "system") -> list[Finding]:

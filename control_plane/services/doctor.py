@@ -13,7 +13,7 @@ from control_plane.adapters import clock, key_file
 from control_plane.adapters.doorbell import Doorbell
 from control_plane.adapters.object_stores.opening import open_store
 from control_plane.adapters.pg_programs import Programs
-from control_plane.catalog import migrate, poolers, servers, vital_signs
+from control_plane.catalog import catalog_life, migrate, poolers, servers, vital_signs
 from control_plane.catalog.pool import Catalog, Connection
 from control_plane.catalog.poolers import Pooler
 from control_plane.catalog.servers import Server
@@ -79,6 +79,7 @@ async def _age(db: Connection) -> CatalogSigns:
         head=migrate.head(),
         known=known,
         clock_ahead=age.now - middle.timestamp(),
+        accepted=age.accepted,
     )
 
 
@@ -89,8 +90,13 @@ async def _members(db: Connection, settings: Settings, doorbell: Doorbell) -> li
         for one in await vital_signs.read_queues(db)
     ]
     programs = Programs(settings.backup.postgres_programs)
-    silent = await vital_signs.read_silence(db, planning=settings.backup.store is not None)
+    backup = settings.backup
+    silent = await vital_signs.read_silence(db, planning=backup.store is not None)
     found = list(doctor.beat_and_workers(silent, queues))
+    if backup.store is not None:
+        life = await catalog_life.read_life(db)
+        seconds = backup.catalog_minutes * 60
+        found.append(doctor.catalog_backup(life.age_seconds, seconds, any_made=life.backed_up))
     listed = await servers.every(db)
     found += doctor.servers([await asyncio.to_thread(_server, one, programs) for one in listed])
     served = await vital_signs.count_served(db)

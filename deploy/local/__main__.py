@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def up(parsed: argparse.Namespace) -> int:
-    stack = Stack(msgspec.structs.replace(_options(), demo=parsed.demo))
+    wanted = msgspec.structs.replace(_options(), demo=parsed.demo, doubled=parsed.doubled)
+    stack = Stack(wanted)
     facts = stack.start(terminal.progress)
     link = invite(facts)
     if parsed.json:
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     adding = commands.add_parser("up", help="start the stack, or mend a running one")
     adding.add_argument("--no-demo", dest="demo", action="store_false", help="without demo-clinic")
+    adding.add_argument("--doubled", action="store_true", help="two of every process of ours")
     adding.add_argument("--json", action="store_true", help="the facts as one JSON object")
     adding.set_defaults(command=up)
     adding = commands.add_parser("down", help="stop every process")

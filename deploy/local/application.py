@@ -11,7 +11,7 @@ from pathlib import Path
 from control_plane.config import REPOSITORY
 from deploy import commands
 from deploy.catalog_role import CATALOG
-from deploy.local import object_store, redis
+from deploy.local import object_store, redis, standby
 from deploy.local.files import secret_once, write_whole
 from deploy.local.keeper import Service
 from deploy.local.layout import Layout
@@ -39,6 +39,11 @@ def catalog_password_file(layout: Layout) -> Path:
     return layout.secret("catalog-owner.password")
 
 
+def names_of(process: str, options: StackOptions) -> list[str]:
+    """What there is of a process: one, or two."""
+    return [process, f"{process}-2"] if options.doubled else [process]
+
+
 @dataclass(frozen=True)
 class Application:
     """Builds the programs of Tenantry for one stack.
@@ -60,12 +65,17 @@ class Application:
         return f"http://{LOOPBACK}:{self.ports[API]}"
 
     @property
+    def api_urls(self) -> list[str]:
+        names = names_of(API, self.options)
+        return [f"http://{LOOPBACK}:{self.ports[name]}" for name in names]
+
+    @property
     def environment(self) -> dict[str, str]:
         """The ``TENANTRY_*`` settings of every process of this stack; secrets go by file."""
         layout, ports = self.layout, self.ports
         return {
             "TENANTRY_HOME": str(layout.home),
-            "TENANTRY_CATALOG_DSN": f"postgresql://{CATALOG}@{LOOPBACK}:{ports['catalog']}/{CATALOG}",
+            "TENANTRY_CATALOG_DSN": f"postgresql://{CATALOG}@{self._catalog}/{CATALOG}",
             "TENANTRY_CATALOG_PASSWORD_FILE": str(catalog_password_file(layout)),
             "TENANTRY_REDIS_URL": f"redis://{LOOPBACK}:{ports[redis.NAME]}/0",
             "TENANTRY_REDIS_PASSWORD_FILE": str(redis.password_file(layout)),
@@ -78,6 +88,12 @@ class Application:
             "TENANTRY_POSTGRES_PROGRAMS": ":".join(map(str, self.programs)),
             **self.options.environment,
         }
+
+    @property
+    def _catalog(self) -> str:
+        """The catalog's server, and its standby after it, as a DSN names them."""
+        standbys = [standby.NAME] if self.options.doubled else []
+        return ",".join(f"{LOOPBACK}:{self.ports[name]}" for name in ("catalog", *standbys))
 
     def make_secrets(self) -> None:
         """Make the secrets that every process reads at its start, before any starts."""
@@ -129,30 +145,38 @@ class Application:
         program = self._program(name, *commands.tenantry(*arguments), more=more or {})
         return await run_once(program, name, seconds=CLI_SECONDS, reason=_problem)
 
-    def api(self) -> Service:
-        return self._service(
-            API,
-            http(self.ports[API], "/health/ready", HEALTHY),
-            *commands.api(LOOPBACK, self.ports[API]),
-        )
-
-    def workers(self) -> list[Service]:
+    def apis(self) -> list[Service]:
         return [
             self._service(
-                f"worker-{queue}",
-                log_line(rf"{queue}@\S+ ready"),
-                *commands.worker(queue, processes),
+                name,
+                http(self.ports[name], "/health/ready", HEALTHY),
+                *commands.api(LOOPBACK, self.ports[name]),
             )
-            for queue, processes in WORKERS.items()
+            for name in names_of(API, self.options)
         ]
 
-    def beat(self) -> Service:
-        schedule = self.layout.home / "beat" / "schedule"
-        return self._service(
-            BEAT,
-            log_line(r"beat: Starting"),
-            *commands.beat(schedule),
-        )
+    def workers(self) -> list[Service]:
+        """Two of a queue share the processes that one would have."""
+        return [
+            self._service(
+                f"worker-{name}",
+                log_line(rf"{name}@\S+ ready"),
+                *commands.worker(queue, processes // len(names), name),
+            )
+            for queue, processes in WORKERS.items()
+            for names in (names_of(queue, self.options),)
+            for name in names
+        ]
+
+    def beats(self) -> list[Service]:
+        return [
+            self._service(
+                name,
+                log_line(r"beat: Starting"),
+                *commands.beat(self.layout.home / "beat" / name.replace(BEAT, "schedule")),
+            )
+            for name in names_of(BEAT, self.options)
+        ]
 
     def agent(self, pooler: Pooler) -> Service:
         return self._service(

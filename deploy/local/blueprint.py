@@ -7,9 +7,9 @@ from functools import cached_property, partial
 import msgspec
 
 from deploy.catalog_role import make_catalog
-from deploy.local import binaries, object_store, provided, redis
+from deploy.local import binaries, object_store, provided, redis, standby
 from deploy.local.account import Account
-from deploy.local.application import API, Application, catalog_password_file
+from deploy.local.application import API, Application, catalog_password_file, names_of
 from deploy.local.enrolment import enrol_servers, provision_demo
 from deploy.local.facts import Inventory
 from deploy.local.files import secret_once
@@ -102,6 +102,9 @@ class Blueprint:
             for server in (*self.inventory.servers, *self.provided_servers)
         ]
         foundation = [Step(CATALOG, partial(self._start_catalog, start)), *servers]
+        if self.options.doubled:
+            start_standby = partial(self._start_standby, start)
+            foundation.append(Step(standby.NAME, start_standby, (CATALOG,)))
         foundation += [
             Step(redis.NAME, partial(self._start_redis, start)),
             Step(object_store.NAME, partial(self._start_object_store, start)),
@@ -124,7 +127,8 @@ class Blueprint:
 
     @property
     def _process_names(self) -> list[str]:
-        services = [self.application.api(), *self.application.workers(), self.application.beat()]
+        application = self.application
+        services = [*application.apis(), *application.workers(), *application.beats()]
         poolers = [pooler.service().name for pooler in self.inventory.poolers]
         agents = [self.application.agent(pooler).name for pooler in self.inventory.poolers]
         named = [service.name for service in services]
@@ -142,7 +146,7 @@ class Blueprint:
     def _application_steps(self, start: Start, report: Report) -> list[Step]:
         application = self.application
         ready = (SCHEMA, ROOT_KEY, redis.NAME)
-        processes = [application.api(), *application.workers(), application.beat()]
+        processes = [*application.apis(), *application.workers(), *application.beats()]
         steps = [
             Step(SCHEMA, application.migrate_catalog, (CATALOG,)),
             Step(ROOT_KEY, application.make_keyring),
@@ -164,6 +168,12 @@ class Blueprint:
         await start_postgres(self.inventory.catalog, start)
         password = secret_once(catalog_password_file(self.layout))
         await make_catalog(administrator(self.inventory.catalog), password)
+
+    async def _start_standby(self, start: Start) -> None:
+        catalog = self.inventory.catalog
+        server = self._postgres(standby.NAME, catalog.binaries, {})
+        await standby.Standby(server, catalog).make()
+        await start(server.service())
 
     async def _start_redis(self, start: Start) -> None:
         binary = binaries.redis_server(self.layout.home / "bin", self.account)
@@ -214,7 +224,9 @@ class Blueprint:
     def _port_names(self) -> list[str]:
         servers = [server.name for server in self.options.servers]
         poolers = [f"pooler-{name}" for name in self.options.poolers]
-        return [CATALOG, *servers, redis.NAME, object_store.NAME, *poolers, API]
+        standbys = [standby.NAME] if self.options.doubled else []
+        apis = names_of(API, self.options)
+        return [CATALOG, *standbys, *servers, redis.NAME, object_store.NAME, *poolers, *apis]
 
 
 async def start_postgres(server: PostgresServer, start: Start) -> None:

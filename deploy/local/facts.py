@@ -40,6 +40,7 @@ def describe(
     return {
         "phase": phase,
         "api_url": application.api_url,
+        "api_urls": application.api_urls,
         "token_file": str(layout.token),
         "state_dir": str(layout.home),
         "poolers": [_pooler(pooler, keepers) for pooler in inventory.poolers],

@@ -16,7 +16,10 @@ POSTMASTER_STATUS_LINE = 7  # LOCK_FILE_LINE_PM_STATUS of src/include/utils/pidf
 
 
 def postgres(data: Path) -> Probe:
-    """Ready when the postmaster's own status line says so, as ``pg_ctl`` waits for it."""
+    """Ready when the postmaster's own status line says so, as ``pg_ctl`` waits for it.
+
+    A standby is when it answers what is asked.
+    """
 
     async def ready(launch: Launch) -> bool:
         try:
@@ -24,7 +27,7 @@ def postgres(data: Path) -> Probe:
         except FileNotFoundError:
             return False
         said = lines[POSTMASTER_STATUS_LINE].strip() if len(lines) > POSTMASTER_STATUS_LINE else ""
-        return lines[:1] == [str(launch.pid)] and said == "ready"
+        return lines[:1] == [str(launch.pid)] and said in {"ready", "standby"}
 
     return ready
 

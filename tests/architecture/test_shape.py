@@ -168,7 +168,7 @@ def test_the_secret_readers_are_few() -> None:
         "control_plane/catalog/migrate.py",
         "control_plane/catalog/pool.py",
         "control_plane/cli/",
-        "control_plane/config.py",
+        "control_plane/config/",
         "control_plane/router/",
         "control_plane/services/",
         "deploy/first_start.py",

@@ -25,6 +25,8 @@ def every_error() -> list[type[TenantryError]]:
 
 
 EXPECTED = {
+    "CatalogMismatch": 503,
+    "CatalogNotAccepted": 503,
     "CatalogUnavailable": 503,
     "Conflict": 409,
     "LegalHold": 409,

@@ -13,6 +13,7 @@ from celery import Celery, signals
 
 from control_plane.adapters.doorbell import ADVANCE
 from control_plane.bootstrap import make_ports
+from control_plane.catalog.catalog_life import require_usable
 from control_plane.catalog.leases import due
 from control_plane.config import Settings
 from control_plane.domain.errors import CatalogUnavailable, TenantryError
@@ -51,14 +52,20 @@ class Process:
                 await self.ports.catalog.open(max_size=4)
                 self._open = True
             try:
-                await work()
+                await self._accepted(work)
             except CatalogUnavailable:
                 # The catalog may only have been restarted while this process was idle.
                 await self.ports.catalog.forget_idle()
-                await work()
+                await self._accepted(work)
         except TenantryError as error:
             # Nothing is lost: whatever is due is rung again by the sweeper.
             _log.warning("work_put_off", code=error.code, error=error.message)
+
+    async def _accepted(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work, if the catalog is one to work from."""
+        async with self.ports.catalog.connection() as db:
+            await require_usable(db)
+        await work()
 
 
 def register(

@@ -82,7 +82,7 @@ async def record(ctx: StepContext) -> Outcome:
     if backup.state != "complete":
         manifest = await manifests.read_manifest(ctx, backup)
         async with ctx.catalog_write() as db:
-            await backups.complete(db, backup.id, manifests.stored(manifest))
+            await backups.complete(db, backup.id, backups.stored(manifest))
     await asyncio.to_thread(manifests.clear_drafts, store, backup)
     return Done(show("bk", backup.id))
 

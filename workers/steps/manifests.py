@@ -12,7 +12,7 @@ from control_plane.adapters import backup_manifest
 from control_plane.adapters.dump import Dumped
 from control_plane.adapters.object_stores.store import ObjectStore
 from control_plane.catalog import databases
-from control_plane.catalog.backups import Backup, Stored
+from control_plane.catalog.backups import Backup
 from control_plane.catalog.databases import Database
 from control_plane.catalog.servers import Server
 from control_plane.domain import backups as naming
@@ -130,24 +130,6 @@ async def _credentials(ctx: StepContext, database: Database) -> list[BackedUpCre
     return [
         BackedUpCredential(c.slot, c.version, c.state, c.verifier, c.sealed) for c in held.values()
     ]
-
-
-def stored(manifest: Manifest) -> Stored:
-    """What the catalog keeps of a backup."""
-    return Stored(
-        key_version=manifest.key_version,
-        object_key=manifest.object_key,
-        manifest_key=naming.manifest_key(manifest.tenant_id, manifest.backup_id),
-        stored_bytes=manifest.stored_bytes,
-        plain_bytes=manifest.plain_bytes,
-        sha256=manifest.object_sha256,
-        tables=len(manifest.content.tables),
-        rows=manifest.content.rows,
-        template=manifest.template,
-        schema_revision=manifest.schema_revision,
-        server_version=manifest.server_version,
-        snapshot_at=manifest.snapshot_at,
-    )
 
 
 async def _open(ctx: StepContext, backup: Backup, data: bytes) -> Manifest:

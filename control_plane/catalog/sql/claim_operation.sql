@@ -8,6 +8,7 @@ WITH claimed AS (
         state = CASE o.state WHEN 'cancelling' THEN o.state ELSE 'running' END,
         started_at = coalesce(started_at, clock_timestamp())
     WHERE id = $1
+      AND catalog_is_accepted()
       AND state IN ('pending', 'running', 'waiting', 'cancelling')
       AND due_at <= clock_timestamp()
       AND (lease_until IS NULL OR lease_until < clock_timestamp())
