@@ -27,8 +27,11 @@ from tests.integration.servers.requests import CALLER
 from tests.integration.tenant_server.postgres_fixture import VERSIONS, TenantServer
 from workers import create_server, delete_server, enrol
 from workers.engine.runner import Runner
+from workers.engine.step import Verb
 
-VERBS = {verb.plan.kind: verb for verb in (create_server.VERB, delete_server.VERB, enrol.VERB)}
+VERBS: dict[str, Verb] = {
+    verb.plan.kind: verb for verb in (create_server.VERB, delete_server.VERB, enrol.VERB)
+}
 NAME = "pg-rds"
 
 
