@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ LONG = (
     "integration/test_rollouts.py",
 )
 TESTS = Path(__file__).parent
+# Of a run in two halves the one that shares nothing but the machine with the other.
+SECOND_HALF = ("crash", "architecture", "unit", "integration/moves", "integration/query_budget")
 SHOWN_LOG_CHARACTERS = 6_000
 SETTLES_SECONDS = 120.0
 _HOME = pytest.StashKey[Path]()
@@ -99,21 +101,33 @@ def pytest_configure() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long tests as well")
     parser.addoption("--doubled", action="store_true", help="on a stack with two of everything")
+    parser.addoption("--half", choices=("first", "second"), help="run a half of the tests only")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark a test by its place, so that nobody forgets; leave out the long ones nobody named."""
     for item in items:
-        place = item.path.relative_to(TESTS)
-        if place.parts[0] in MARKERS:
-            item.add_marker(getattr(pytest.mark, MARKERS[place.parts[0]]))
-        if any(place.is_relative_to(long) for long in LONG):
+        kind = item.path.relative_to(TESTS).parts[0]
+        if kind in MARKERS:
+            item.add_marker(getattr(pytest.mark, MARKERS[kind]))
+        if _is_in(item, LONG):
             item.add_marker(pytest.mark.long)
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if everything and not config.option.long:
-        long = [item for item in items if item.get_closest_marker("long")]
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
-        config.hook.pytest_deselected(items=long)
+        _leave_out(config, items, lambda item: _is_in(item, LONG))
+    if half := config.option.half:
+        _leave_out(config, items, lambda item: _is_in(item, SECOND_HALF) != (half == "second"))
+
+
+def _is_in(item: pytest.Item, places: tuple[str, ...]) -> bool:
+    return any(item.path.relative_to(TESTS).is_relative_to(place) for place in places)
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], bool]
+) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if unwanted(item)])
+    items[:] = [item for item in items if not unwanted(item)]
 
 
 @pytest.fixture(scope="session")

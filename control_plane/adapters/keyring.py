@@ -6,6 +6,7 @@ for reading while a new one seals. A changed file is read again at the next use.
 """
 
 import os
+import threading
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -40,6 +41,7 @@ class Keyring:
         self._keys = _Keys(epochs, active)
         self._path = path
         self._seen = _signature(path) if path else None
+        self._reading = threading.Lock()
 
     @classmethod
     def load(cls, path: Path) -> "Keyring":
@@ -102,13 +104,21 @@ class Keyring:
         A file that has become unusable stops nobody who has its keys already; who starts does
         not get that far.
         """
-        if self._path is not None and (seen := _signature(self._path)) != self._seen:
-            self._seen = seen
-            try:
-                self._keys = _read(self._path)
-            except KeyUnavailable as error:
-                _log.error("key_file_unusable", error=error.message)
+        if self._path is not None and _signature(self._path) != self._seen:
+            with self._reading:
+                self._read_anew(self._path)
         return self._keys
+
+    def _read_anew(self, path: Path) -> None:
+        seen = _signature(path)
+        if seen == self._seen:
+            return
+        try:
+            self._keys = _read(path)
+        except KeyUnavailable as error:
+            _log.error("key_file_unusable", error=error.message)
+        # Last: a thread that finds the file as it was seen takes the keys without waiting.
+        self._seen = seen
 
 
 def epoch_of(sealed: bytes) -> int:

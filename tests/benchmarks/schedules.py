@@ -44,7 +44,7 @@ async def raw_dumps(raw: Raw, databases: list[str]) -> float:
 
     async def one(database: str) -> None:
         async with gate:
-            await asyncio.to_thread(raw.dump, database)
+            await asyncio.to_thread(raw.dump, database, 1)
 
     began = time.perf_counter()
     await asyncio.gather(*(one(database) for database in databases))

@@ -1,11 +1,14 @@
 import os
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control_plane.adapters import key_file as files
+from control_plane.adapters.key_file import KeyFile
 from control_plane.adapters.keyring import Keyring
 from control_plane.domain.errors import KeyUnavailable
 
@@ -71,6 +74,17 @@ def test_an_old_epoch_still_opens_and_the_new_one_seals() -> None:
     fresh = both.seal("new", owner=OWNER, purpose="p", version=1)
     with pytest.raises(KeyUnavailable):
         ring.open(fresh, owner=OWNER, purpose="p", version=1)
+
+
+def test_no_thread_seals_with_an_old_key_while_another_one_reads_the_new_file(
+    key_file: Path,
+) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for epoch in range(2, 102):
+            changed = Keyring.load(key_file)
+            files.change(key_file, KeyFile.with_new_epoch)
+            seen = list(threads.map(lambda _, changed=changed: changed.active, range(8)))
+            assert seen == [epoch] * 8
 
 
 def test_the_file_is_for_its_owner_alone(key_file: Path) -> None:

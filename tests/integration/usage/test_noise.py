@@ -77,21 +77,23 @@ async def test_the_noisy_one_of_ten_is_named_with_who_suffers_and_what_to_do(
         assert (tighten["limits"]["pool_size"], tighten["why_not"]) == (2, None)
         assert (move["server"], move["why_not"]) == ("pg-b", None)
         assert "hot right now" in move["cost"]
-        await assert_told(driver, cli, noisy)
+        await assert_told(driver, cli, noisy, calm=slugs[0])
         await assert_tightened_and_loosened(stack, driver, noisy)
     await seen(driver, "pg-a", lambda s: not s["noisy"])
     await ended(driver, noisy)
     await driver.assert_clean()
 
 
-async def assert_told(driver: Driver, cli: Cli, noisy: str) -> None:
+async def assert_told(driver: Driver, cli: Cli, noisy: str, *, calm: str) -> None:
     """In the audit log, on the tenant's page, in the terminal and in the metrics."""
     events = await driver.call("GET", "/v1/audit", params={"tenant": noisy})
     told = [event for event in events["items"] if event["action"] == "tenant.noisy"]
     assert len(told) == 1
     page = await driver.call("GET", f"/v1/tenants/{noisy}/usage", params={"hours": 1})
     assert page["disturbance"]["level"] == "noisy"
-    assert page["shares"]["rows_written"] > 0.5
+    neighbour = await driver.call("GET", f"/v1/tenants/{calm}/usage", params={"hours": 1})
+    # Other tests have written on this server in this hour, so its share of all may be small.
+    assert page["shares"]["rows_written"] > 2 * neighbour["shares"]["rows_written"]
     assert page["total"]["rows_written"] > 0
     assert page["buckets"][-1]["usage"]["pooled_queries"] >= 0
     assert sum(one["usage"]["pooled_queries"] for one in page["buckets"]) > 0
