@@ -36,7 +36,7 @@ def as_administrator(stack: Stack, statement: LiteralString) -> None:
         connection.execute(statement)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def copy(stack: Stack) -> Iterator[Machine]:
     """A machine whose catalog is another database: restored, and not accepted."""
     machine = machine_of(stack)
@@ -99,6 +99,8 @@ async def test_a_process_says_which_catalog_it_can_work_on(catalog: Catalog) -> 
     """Newer ones, unless what it needs was taken away; never one that lacks what it needs."""
     move = "UPDATE alembic_version SET version_num = $1"
     async with catalog.connection() as db:
+        trying = db.transaction()
+        await trying.start()
         await catalog_life.accept(db, "test")
         await catalog_life.require_usable(db)
         await db.execute(move, "9999")
@@ -109,6 +111,7 @@ async def test_a_process_says_which_catalog_it_can_work_on(catalog: Catalog) -> 
         await db.execute(move, "0005")
         with pytest.raises(CatalogMismatch, match="tenantry-run migrate"):
             await catalog_life.require_usable(db)
+        await trying.rollback()
 
 
 async def test_agents_serve_what_they_served(catalog: Catalog, tmp_path: Path) -> None:
@@ -131,8 +134,12 @@ async def test_the_api_shows_it_and_changes_nothing(settings: Settings, token: s
     assert "tenantry admin catalog accept" in problem["detail"]
 
 
-def test_the_doctor_says_so_until_it_is_accepted(copy: Machine) -> None:
+async def test_the_doctor_says_so_until_it_is_accepted(copy: Machine, catalog: Catalog) -> None:
     found = copy.run("admin", "doctor")
     assert "is a restored copy" in found.stdout
     copy("admin", "catalog", "accept")
-    assert "is a restored copy" not in copy.run("admin", "doctor").stdout
+    try:
+        assert "is a restored copy" not in copy.run("admin", "doctor").stdout
+    finally:
+        async with catalog.connection() as db:
+            await db.execute("UPDATE catalog_place SET system_identifier = 0")
