@@ -105,6 +105,15 @@ class Driver:
                 return items
             cursor = {"cursor": page["next_cursor"]}
 
+    async def operation_on(self, kind: str, subject: str) -> dict[str, Any]:
+        """The one operation of this kind on this subject."""
+        (found,) = [
+            one
+            for one in await self.operations()
+            if (one["kind"], one["subject"]) == (kind, subject)
+        ]
+        return found
+
     async def settle(self, seconds: float = 120) -> None:
         """Wait until no operation is alive."""
         deadline = time.monotonic() + seconds

@@ -183,7 +183,7 @@ async def test_cancelled_while_it_is_made(driver: Driver, stack: Stack) -> None:
     ended = await driver.over(begun)
     if asked.is_success:
         assert ended["state"] == "cancelled"
-        await driver.settle()
+        await driver.finish(await driver.operation_on("delete_server", name))
     else:
         await delete(driver, name)
     assert local_server(stack, name) == []
