@@ -151,13 +151,16 @@ async def test_an_old_schema_of_the_catalog_is_named(doctor: Doctor, catalog: An
 
 @contextmanager
 def frozen(stack: Stack, name: str) -> Iterator[None]:
-    """The process stands still, as if it hung; afterwards it goes on."""
-    pid = next(p["pid"] for p in stack.facts()["processes"] if p["name"] == name)
-    os.kill(pid, signal.SIGSTOP)
+    """The process, or both of its kind, stand still, as if they hung; afterwards they go on."""
+    processes = stack.facts()["processes"]
+    pids = [p["pid"] for p in processes if p["name"] in (name, f"{name}-2")]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 async def test_a_beat_that_stands_still_is_named(
