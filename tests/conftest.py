@@ -29,6 +29,7 @@ LONG = (
     "integration/catalog_life",
     "integration/console",
     "integration/moves",
+    "integration/providers",
     "integration/query_budget",
     "integration/restores",
     "integration/test_by_hand.py",
@@ -38,7 +39,14 @@ LONG = (
 )
 TESTS = Path(__file__).parent
 # Of a run in two halves the one that shares nothing but the machine with the other.
-SECOND_HALF = ("crash", "architecture", "unit", "integration/moves", "integration/query_budget")
+SECOND_HALF = (
+    "architecture",
+    "crash",
+    "integration/catalog_life",
+    "integration/moves",
+    "integration/query_budget",
+    "unit",
+)
 SHOWN_LOG_CHARACTERS = 6_000
 SETTLES_SECONDS = 120.0
 _HOME = pytest.StashKey[Path]()
