@@ -47,6 +47,7 @@ async def test_a_slug_that_cannot_be_is_told_beside_its_field(
     await viewer.open("/console/provision")
     await viewer.page.get_by_label("Name of the clinic").fill("A Clinic")
     await expect(viewer.page.get_by_label("Slug")).to_have_value("a-clinic")
+    await _listening(viewer)
     await viewer.page.get_by_label("Slug").fill(slug)
     await expect(viewer.page.locator("#slug-verdict")).to_contain_text(words)
     await expect(viewer.page.locator("#placement .trouble")).to_contain_text(words)
@@ -65,6 +66,7 @@ async def test_a_slug_that_somebody_typed_is_left_alone_and_a_taken_name_gets_an
     name = viewer.page.get_by_label("Name of the clinic")
     await name.fill(slug)
     await expect(viewer.page.get_by_label("Slug")).to_have_value(f"{slug}-2")
+    await _listening(viewer)
     await viewer.page.get_by_label("Slug").fill("my-own")
     await name.fill("Something else")
     await expect(viewer.page.locator("#placement")).to_contain_text("my-own")
@@ -180,3 +182,10 @@ async def _post(viewer: Viewer, path: str, **fields: str) -> int:
         max_redirects=0,
     )
     return answer.status
+
+
+async def _listening(viewer: Viewer) -> None:
+    """A field that was just put into the page hears nothing for some milliseconds."""
+    await viewer.page.wait_for_function(
+        "document.getElementById('f-slug')['htmx-internal-data'] !== undefined"
+    )
