@@ -17,7 +17,7 @@ from control_plane.domain.moves import Method, Survey, storage_of, survey
 from control_plane.domain.plans import PLANS
 from control_plane.services.audit_seals import seal_and_anchor
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
-from workers.steps import comparing, copying, linking, moving, switching
+from workers.steps import comparing, copying, linking, moving, sealing, switching
 from workers.steps import databases as making
 from workers.steps import routes as routing
 
@@ -138,6 +138,7 @@ async def end_copy(ctx: StepContext) -> Outcome:
     """Nothing flows to the new server any more, and nothing is left of what did."""
     way = await moving.way_of(ctx)
     await linking.disconnect(ctx, way.link, sender=way.live, receiver=way.coming)
+    await sealing.after_switch(ctx, await moving.inside(ctx, way.coming), way.coming.database)
     return Done()
 
 

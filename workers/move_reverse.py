@@ -9,7 +9,7 @@ from control_plane.domain.plans import PLANS
 from control_plane.services import reclaiming
 from control_plane.services.audit_seals import seal_and_anchor
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
-from workers.steps import comparing, copying, linking, moving, switching
+from workers.steps import comparing, copying, linking, moving, sealing, switching
 from workers.steps import routes as routing
 
 _LAG_SECONDS = 1.0
@@ -65,6 +65,7 @@ async def end_links(ctx: StepContext) -> Outcome:
     way = await moving.way_back_of(ctx)
     await linking.disconnect_all(ctx, way)
     await linking.tidy(ctx, way, way.coming)
+    await sealing.after_switch(ctx, await moving.inside(ctx, way.coming), way.coming.database)
     return Done()
 
 

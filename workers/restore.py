@@ -8,7 +8,7 @@ import asyncio
 
 from control_plane.domain.plans import PLANS
 from workers.engine.step import Done, Outcome, StepContext, Verb
-from workers.steps import drills, replacing, restorable
+from workers.steps import drills, replacing, restorable, sealing
 from workers.steps.scratch import (
     check_backup,
     compare_content,
@@ -21,6 +21,7 @@ from workers.steps.scratch import (
 
 async def record_drill(ctx: StepContext) -> Outcome:
     """The ledger has a line for this restore: what it read, how long it took, that it is equal."""
+    await sealing.begin_line(ctx)
     return await drills.record(ctx)
 
 

@@ -9,7 +9,7 @@ from control_plane.catalog.pool import Connection
 from control_plane.domain.names import RoleSet
 from control_plane.domain.plans import PLANS
 from workers.engine.step import Done, Outcome, StepContext, Verb
-from workers.steps import claiming, drills, replacing, restorable
+from workers.steps import claiming, drills, replacing, restorable, sealing
 from workers.steps import routes as routing
 from workers.steps.giving_up import give_up_tenant
 from workers.steps.scratch import (
@@ -24,6 +24,7 @@ from workers.steps.scratch import (
 
 async def record_drill(ctx: StepContext) -> Outcome:
     """The ledger has a line for this restore: what it read, how long it took, that it is equal."""
+    await sealing.go_on(ctx)
     return await drills.record(ctx)
 
 

@@ -5,7 +5,7 @@ import asyncio
 from control_plane.catalog import databases, lifecycle
 from control_plane.domain.plans import PLANS
 from workers.engine.step import Done, Outcome, StepContext, Verb, Wait
-from workers.steps import claiming, drills, replacing, restorable, scratch
+from workers.steps import claiming, drills, replacing, restorable, scratch, sealing
 from workers.steps import routes as routing
 from workers.steps.scratch import (
     compare_content,
@@ -30,6 +30,7 @@ async def check_backup(ctx: StepContext) -> Outcome:
 
 async def record_drill(ctx: StepContext) -> Outcome:
     """The ledger has a line for this restore: what it read, how long it took, that it is equal."""
+    await sealing.go_on(ctx)
     return await drills.record(ctx)
 
 

@@ -36,6 +36,7 @@ from control_plane.adapters.schema_fingerprint import (
 from control_plane.adapters.schema_mark import read_mark
 from control_plane.adapters.sql_text import fill, load
 from control_plane.adapters.template_files import Template, content_fingerprint
+from control_plane.adapters.tenant_audit import begin_era
 from control_plane.adapters.tenant_database import drop_database
 from control_plane.adapters.tenant_migration import read_revision
 from control_plane.adapters.tenant_roles import bootstrap_server
@@ -228,6 +229,7 @@ async def _build(
             await inside.execute(fill(_GIVE_PUBLIC_SCHEMA, **values))
             built = await _apply_revisions(inside, address, name, template)
             await inside.execute(_metadata_script())
+            await begin_era(inside, names.TEMPLATE_AUDITOR)
             # Clones start frozen and with statistics.
             await inside.execute("VACUUM (FREEZE, ANALYZE)")
             # Waits for the backend to end: a clone fails while anyone is in the template.

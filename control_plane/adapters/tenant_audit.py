@@ -40,6 +40,9 @@ SELECT l.seq,
  WHERE b.block = $1
 """
 _PAGE = 500
+_COUNT = "SELECT coalesce(max(block), 0) FROM audit.seal_block"
+# What one call of audit.seal() makes at most, or a few more.
+_BLOCKS_AT_ONCE = 100
 
 
 class ChainEnd(msgspec.Struct, frozen=True):
@@ -62,12 +65,41 @@ class Strays(msgspec.Struct, frozen=True):
 
 async def has_audit_log(connection: Connection, roles: RoleSet) -> bool:
     """Whether the database has the audit log of the clinic's template, owned by the auditor."""
+    return await _has_log(connection, roles.auditor)
+
+
+async def begin_era(connection: Connection, auditor: str) -> None:
+    """Let an empty log, if there is one, know its cluster: nobody waits for that later.
+
+    The first seal on a cluster holds writers up while it reads the whole log.
+    """
+    if await _has_log(connection, auditor):
+        await seal(connection)
+
+
+async def count_blocks(connection: Connection) -> int:
+    """How many blocks the log has."""
     with translated():
-        return bool(await connection.fetchval(_HAS_LOG, roles.auditor))
+        return int(await connection.fetchval(_COUNT))
+
+
+async def seal_all(connection: Connection) -> None:
+    """Seal what is settled, however much that is.
+
+    Raises:
+        ObjectInUse: see ``seal``.
+    """
+    while await seal(connection) >= _BLOCKS_AT_ONCE:
+        pass
+
+
+async def _has_log(connection: Connection, auditor: str) -> bool:
+    with translated():
+        return bool(await connection.fetchval(_HAS_LOG, auditor))
 
 
 async def seal(connection: Connection) -> int:
-    """Seal what is settled; how many blocks were made. Two at once are one.
+    """Seal some of what is settled; how many blocks were made. Two at once are one.
 
     Raises:
         ObjectInUse: the log was restored from another cluster and is being written to.

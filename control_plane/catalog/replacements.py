@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from control_plane.catalog import servers
+from control_plane.catalog import servers, upkeep
 from control_plane.catalog.databases import Database
 from control_plane.catalog.pool import Connection
 
@@ -51,6 +51,8 @@ async def swap(db: Connection, live: Database, coming: Database, *, keep_days: f
         live.id,
         keep_days,
     )
+    await upkeep.remember_line(db, live)
+    await upkeep.follow_line(db, coming)
     await become_primary(db, coming.id, max(live.generation, coming.generation) + 1)
     if live.server_id != coming.server_id:
         await servers.release(db, live.server_id)

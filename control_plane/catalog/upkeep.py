@@ -38,6 +38,13 @@ _TAKE_DUE = (
     + _DATABASE
 )
 
+# Of each line the newest anchor that belongs to the tenant's chain, and of those the newest.
+_LAST = f"""
+    SELECT {_ANCHOR} FROM audit_lineage({{tenant}}) g CROSS JOIN LATERAL (
+        SELECT {_ANCHOR} FROM audit_anchors a WHERE a.line = g.line AND a.block <= g.until
+        ORDER BY a.block DESC LIMIT 1) AS newest
+    ORDER BY block DESC LIMIT 1
+"""  # noqa: S608 - the struct's own field names
 
 # A worker that died holds its server up for no longer.
 _LOST_AFTER_SECONDS = 120.0
@@ -65,19 +72,27 @@ async def record_done(db: Connection, database_id: UUID, problem: str | None) ->
     )
 
 
-async def last_anchor(db: Connection, tenant_id: UUID) -> Anchor | None:
-    """The newest anchor of a tenant, ``None`` while nothing was sealed."""
-    row = await db.fetchrow(
-        f"SELECT {_ANCHOR} FROM audit_seals WHERE tenant_id = $1 ORDER BY block DESC LIMIT 1",  # noqa: S608 - the struct's own field names
-        tenant_id,
+class Chain(msgspec.Struct, frozen=True):
+    """The line that a tenant's seals go on, and the newest anchor, ``None`` while there is none."""
+
+    line: UUID
+    last: Anchor | None
+
+
+async def chain_of(db: Connection, tenant_id: UUID) -> Chain:
+    """Where the next seal of a tenant belongs."""
+    line = await db.fetchval(
+        "SELECT coalesce(audit_line, id) FROM tenants WHERE id = $1", tenant_id
     )
-    return Anchor(**dict(row)) if row else None
+    row = await db.fetchrow(_LAST.format(tenant="$1"), tenant_id)
+    return Chain(line, Anchor(**dict(row)) if row else None)
 
 
 async def anchors(db: Connection, tenant_id: UUID) -> dict[int, Anchor]:
-    """Every anchor of a tenant by the number of its block."""
+    """Every anchor of a tenant's chain by the number of its block."""
     rows = await db.fetch(
-        f"SELECT {_ANCHOR} FROM audit_seals WHERE tenant_id = $1 ORDER BY block",  # noqa: S608 - the struct's own field names
+        f"""SELECT {_ANCHOR} FROM audit_lineage($1) g
+            JOIN audit_anchors a ON a.line = g.line AND a.block <= g.until ORDER BY a.block""",  # noqa: S608 - the struct's own field names
         tenant_id,
     )
     return {row["block"]: Anchor(**dict(row)) for row in rows}
@@ -85,11 +100,10 @@ async def anchors(db: Connection, tenant_id: UUID) -> dict[int, Anchor]:
 
 async def last_anchors(db: Connection) -> dict[UUID, Anchor]:
     """The newest anchor of every living tenant that has one."""
+    newest = _LAST.format(tenant="t.id")
     rows = await db.fetch(
-        f"""SELECT t.id AS tenant_id, a.* FROM tenants t
-            CROSS JOIN LATERAL (SELECT {_ANCHOR} FROM audit_seals WHERE tenant_id = t.id
-                                ORDER BY block DESC LIMIT 1) AS a
-            WHERE t.state <> 'deleted'"""  # noqa: S608 - the struct's own field names
+        f"""SELECT t.id AS tenant_id, n.* FROM tenants t CROSS JOIN LATERAL ({newest}) AS n
+            WHERE t.state <> 'deleted'"""  # noqa: S608 - constants of this module
     )
     return {
         row["tenant_id"]: Anchor(**{name: row[name] for name in Anchor.__struct_fields__})
@@ -97,11 +111,47 @@ async def last_anchors(db: Connection) -> dict[UUID, Anchor]:
     }
 
 
-async def anchor(db: Connection, tenant_id: UUID, blocks: Sequence[Anchor]) -> None:
-    """Keep these blocks for good; one that is kept already stays as it was."""
+async def anchor(db: Connection, tenant_id: UUID, line: UUID, blocks: Sequence[Anchor]) -> None:
+    """Keep these blocks of a line for good; one that is kept already stays as it was."""
+    table, key = ("audit_seals", "tenant_id")
+    if line != tenant_id:
+        table, key = ("audit_line_seals", "line")
     await db.executemany(
-        """INSERT INTO audit_seals (tenant_id, block, first_seq, last_seq, rows, block_hash,
-                                    sealed_at)
-           VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (tenant_id, block) DO NOTHING""",
-        [(tenant_id, *msgspec.structs.astuple(block)) for block in blocks],
+        f"""INSERT INTO {table} ({key}, {_ANCHOR}) VALUES ($1, $2, $3, $4, $5, $6, $7)
+            ON CONFLICT ({key}, block) DO NOTHING""",  # noqa: S608 - the lines above
+        [(line, *msgspec.structs.astuple(block)) for block in blocks],
+    )
+
+
+async def begin_line(db: Connection, database: Database, blocks: int) -> None:
+    """The seals of a restored database go on from its ``blocks``, on a line of their own.
+
+    It is the tenant's line once the database is the tenant's. Once begun it stays as it is.
+    """
+    await db.execute(
+        """INSERT INTO audit_lines (id, tenant_id, parent_id, from_block)
+           SELECT $1, t.id, coalesce(t.audit_line, t.id), $3 FROM tenants t WHERE t.id = $2
+           ON CONFLICT (id) DO NOTHING""",
+        database.id,
+        database.tenant_id,
+        blocks,
+    )
+    await db.execute("UPDATE databases SET audit_line = id WHERE id = $1", database.id)
+
+
+async def follow_line(db: Connection, database: Database) -> None:
+    """The tenant's seals go on the line of this database from now on, if it has one."""
+    await db.execute(
+        """UPDATE tenants t SET audit_line = d.audit_line FROM databases d
+           WHERE d.id = $1 AND t.id = d.tenant_id AND d.audit_line IS NOT NULL""",
+        database.id,
+    )
+
+
+async def remember_line(db: Connection, database: Database) -> None:
+    """The line that the tenant's seals went on is that of this database, which is replaced."""
+    await db.execute(
+        """UPDATE databases d SET audit_line = coalesce(t.audit_line, t.id) FROM tenants t
+           WHERE d.id = $1 AND t.id = d.tenant_id""",
+        database.id,
     )

@@ -12,6 +12,7 @@ from control_plane.adapters.tenant_database import read_identity
 from control_plane.catalog import databases, servers, upkeep
 from control_plane.catalog.audit import Caller
 from control_plane.catalog.databases import Database
+from control_plane.catalog.upkeep import Chain
 from control_plane.domain.audit_chain import (
     GENESIS,
     Anchor,
@@ -74,12 +75,13 @@ async def seal_and_anchor(ports: Ports, connection: Connection, database: Databa
     if database.tenant_id is None:
         return
     async with ports.catalog.connection() as db:
-        last = await upkeep.last_anchor(db, database.tenant_id)
+        chain = await upkeep.chain_of(db, database.tenant_id)
+    last = chain.last
     if not await tenant_audit.has_audit_log(connection, database.roles):
         if last is not None:
             raise SchemaMismatch("the audit log is gone; restore the tenant from its backup")
         return
-    await tenant_audit.seal(connection)
+    await tenant_audit.seal_all(connection)
     if last is not None:
         end = await tenant_audit.read_chain_end(connection, last.block)
         if end.anchored_hash != last.block_hash:
@@ -87,7 +89,7 @@ async def seal_and_anchor(ports: Ports, connection: Connection, database: Databa
                 f"audit block {last.block} is not the one that was anchored; "
                 "see tenantry audit verify"
             )
-    await _anchor_new(ports, connection, database.tenant_id, last)
+    await _anchor_new(ports, connection, database.tenant_id, chain)
 
 
 async def end_problem(
@@ -159,10 +161,9 @@ async def recompute(connection: Connection, kept: dict[int, Anchor]) -> Verifica
     return Verification("", blocks, rows, len(kept), strays.waiting, found)
 
 
-async def _anchor_new(
-    ports: Ports, connection: Connection, tenant_id: UUID, last: Anchor | None
-) -> None:
+async def _anchor_new(ports: Ports, connection: Connection, tenant_id: UUID, chain: Chain) -> None:
     """Also what a worker sealed that did not live to anchor it."""
+    last = chain.last
     reached, previous = (last.block, last.block_hash) if last else (0, GENESIS)
     new: list[Anchor] = []
     async for block in tenant_audit.blocks_after(connection, reached):
@@ -175,4 +176,4 @@ async def _anchor_new(
         reached, previous = block.block, block.block_hash
     if new:
         async with ports.catalog.transaction() as db:
-            await upkeep.anchor(db, tenant_id, new)
+            await upkeep.anchor(db, tenant_id, chain.line, new)

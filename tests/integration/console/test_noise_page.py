@@ -18,7 +18,6 @@ from tests.integration.usage.loads import (
     Load,
     Told,
     loaded,
-    look_after,
     remember,
     tenants_on,
 )
@@ -36,7 +35,6 @@ async def test_the_noisy_one_is_shown_tightened_and_moved_from_its_page_while_cl
     slugs = await tenants_on(driver, "pg-a", TENANTS)
     noisy, sufferer = slugs[1], slugs[3]
     await remember(catalog, sufferer, 0.01)
-    await look_after(catalog, noisy)
     loads = {slug: Load(WRITING, per_second=2) for slug in slugs}
     loads[noisy] = Load(WRITING, clients=8, per_second=100)
     loads[sufferer] = Load(COUNTING, per_second=5)

@@ -25,7 +25,6 @@ COMMIT;
 """
 # Its statements take a few milliseconds even on an idle server.
 COUNTING = "SELECT count(*) FROM generate_series(1, 30000);"
-_UPKEEP_SECONDS = 120.0
 _PROGRESS = re.compile(r"^progress: .* ([\d.]+) tps, .* (\d+) failed", re.MULTILINE)
 
 
@@ -70,25 +69,6 @@ async def remember(catalog: Any, slug: str, statement_ms: float) -> None:
         slug,
         statement_ms,
     )
-
-
-async def look_after(catalog: Any, slug: str) -> None:
-    """As for every tenant that is a quarter of an hour old: its audit log was sealed once.
-
-    The first seal on a server holds writers up while it reads the whole log.
-    """
-    mine = "WHERE purpose = 'primary' AND tenant_id = (SELECT id FROM tenants WHERE slug = $1)"
-    await catalog.execute(
-        f"""UPDATE databases SET created_at = created_at - interval '1 hour',
-                   upkeep_due_at = now() {mine}""",  # noqa: S608 - the lines above
-        slug,
-    )
-    async with asyncio.timeout(_UPKEEP_SECONDS):
-        while not await catalog.fetchval(
-            f"SELECT upkeep_done_at IS NOT NULL FROM databases {mine}",  # noqa: S608 - the lines above
-            slug,
-        ):
-            await asyncio.sleep(0.2)
 
 
 @asynccontextmanager
