@@ -1,6 +1,7 @@
 """Legal holds: a tenant put under one, and released, with the reason on record."""
 
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from litestar import Controller, Response, get, post
@@ -8,6 +9,8 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 from msgspec import Meta
 
+from control_plane.catalog.audit import Caller
+from control_plane.catalog.pool import Connection
 from control_plane.console.access import needs
 from control_plane.console.forms import Trouble, fields_of, read_form, trouble_of
 from control_plane.console.rendering import page
@@ -15,6 +18,8 @@ from control_plane.console.visits import AnyRequest, Visit, Visiting
 from control_plane.domain.errors import TenantryError
 from control_plane.services import legal_holds
 from control_plane.services.tenants import find_tenant
+
+Change: TypeAlias = Callable[[Connection, Caller, str, str], Awaitable[object]]
 
 
 class ReasonForm(msgspec.Struct, frozen=True):
@@ -40,14 +45,7 @@ class HoldPages(Controller):
         self, tenant: FromPath[str], request: AnyRequest, visit: Visiting
     ) -> Response[Any]:
         """From now on nothing of the tenant is destroyed."""
-        fields = await fields_of(request)
-        try:
-            form = read_form(fields, ReasonForm)
-            async with visit.ports.catalog.transaction() as db:
-                await legal_holds.hold_tenant(db, visit.caller, tenant, form.reason)
-        except TenantryError as error:
-            return await _show(tenant, request, visit, trouble_of(error))
-        return Redirect(f"/console/tenants/{tenant}", status_code=303)
+        return await _carry_out(legal_holds.hold_tenant, tenant, request, visit)
 
     @get("/release", opt=needs("releaseTenant"))
     async def ask_to_release(
@@ -61,14 +59,18 @@ class HoldPages(Controller):
         self, tenant: FromPath[str], request: AnyRequest, visit: Visiting
     ) -> Response[Any]:
         """End the hold; a deletion that waited for it goes on."""
-        fields = await fields_of(request)
-        try:
-            form = read_form(fields, ReasonForm)
-            async with visit.ports.catalog.transaction() as db:
-                await legal_holds.release_tenant(db, visit.caller, tenant, form.reason)
-        except TenantryError as error:
-            return await _show(tenant, request, visit, trouble_of(error))
-        return Redirect(f"/console/tenants/{tenant}", status_code=303)
+        return await _carry_out(legal_holds.release_tenant, tenant, request, visit)
+
+
+async def _carry_out(change: Change, slug: str, request: AnyRequest, visit: Visit) -> Response[Any]:
+    fields = await fields_of(request)
+    try:
+        form = read_form(fields, ReasonForm)
+        async with visit.ports.catalog.transaction() as db:
+            await change(db, visit.caller, slug, form.reason)
+    except TenantryError as error:
+        return await _show(slug, request, visit, trouble_of(error))
+    return Redirect(f"/console/tenants/{slug}", status_code=303)
 
 
 async def _show(

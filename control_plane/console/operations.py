@@ -1,6 +1,7 @@
 """Operations: what ran and runs, and each with its steps, live."""
 
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeAlias
 from urllib.parse import urlencode
 
 import msgspec
@@ -10,6 +11,7 @@ from litestar.response import Redirect, ServerSentEvent
 from msgspec import Meta
 
 from control_plane.catalog import backups, servers
+from control_plane.catalog.audit import Caller
 from control_plane.catalog.pool import Connection
 from control_plane.console.access import needs
 from control_plane.console.forms import Trouble, fields_of, read_form, trouble_of
@@ -23,6 +25,7 @@ from control_plane.services import operations
 from control_plane.services.operations import cancel_refusal
 
 PAGE = 50
+Change: TypeAlias = Callable[[Connection, Caller, str], Awaitable[Operation]]
 
 
 class OnceForm(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,17 +90,7 @@ class OperationPages(Controller):
         self, operation: FromPath[str], request: AnyRequest, visit: Visiting
     ) -> Response[Any]:
         """Let it go on at the step that failed."""
-        fields = await fields_of(request)
-        try:
-            form = read_form(fields, OnceForm)
-            await visit.begin(
-                lambda db: operations.retry_operation(db, visit.caller, operation),
-                form.form_key,
-                {**fields, "operation": operation},
-            )
-        except TenantryError as error:
-            return await _show(operation, request, visit, trouble_of(error))
-        return _back(operation)
+        return await _carry_out(operations.retry_operation, operation, request, visit)
 
     @get("/{operation:str}/cancel", opt=needs("cancelOperation"))
     async def plan_cancel(
@@ -113,17 +106,23 @@ class OperationPages(Controller):
         self, operation: FromPath[str], request: AnyRequest, visit: Visiting
     ) -> Response[Any]:
         """Stop it at its next step, while going back is still safe."""
-        fields = await fields_of(request)
-        try:
-            form = read_form(fields, OnceForm)
-            await visit.begin(
-                lambda db: operations.cancel_operation(db, visit.caller, operation),
-                form.form_key,
-                {**fields, "operation": operation},
-            )
-        except TenantryError as error:
-            return await _show(operation, request, visit, trouble_of(error))
-        return _back(operation)
+        return await _carry_out(operations.cancel_operation, operation, request, visit)
+
+
+async def _carry_out(
+    change: Change, operation: str, request: AnyRequest, visit: Visit
+) -> Response[Any]:
+    fields = await fields_of(request)
+    try:
+        form = read_form(fields, OnceForm)
+        await visit.begin(
+            lambda db: change(db, visit.caller, operation),
+            form.form_key,
+            {**fields, "operation": operation},
+        )
+    except TenantryError as error:
+        return await _show(operation, request, visit, trouble_of(error))
+    return _back(operation)
 
 
 async def _page(visit: Visit, typed: dict[str, str], before: str) -> list[Operation]:
