@@ -48,6 +48,8 @@ async def live_until_the_loss(driver: Driver, machine: Machine, stack: Any) -> d
         "busy": await fill(driver, "busy", "Bath"),
         "gone": await fill(driver, "gone", "Hull"),
     }
+    # The pool is full again: what is on its way then is the suspension alone.
+    await driver.settle()
     await asyncio.to_thread(stack.halt, "worker-control")
     await driver.begin("busy", "suspend")
     made = machine.json("admin", "catalog", "backup")

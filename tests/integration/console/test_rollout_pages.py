@@ -29,10 +29,10 @@ async def test_a_halted_rollout_says_what_failed_and_goes_on_after_the_fix(
         async with lab.inside(slug) as connection:
             await connection.execute(
                 "INSERT INTO lab.sample (id, taken_at, kind) "
-                "VALUES (gen_random_uuid(), now(), 'unknown')"
+                "VALUES (gen_random_uuid(), now(), 'mislaid')"
             )
     wanted = lab.add(
-        "ALTER TABLE lab.sample ADD CONSTRAINT kind_in_grid CHECK (kind <> 'unknown')",
+        "ALTER TABLE lab.sample ADD CONSTRAINT kind_in_grid CHECK (kind <> 'mislaid')",
         extra='lint_overrides = {"constraint-not-valid": "every laboratory table is small"}',
     )
     # All four begin at once, and one failure alone does not halt: both are there when it does.

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from control_plane.adapters.object_stores.files import FileStore
+from control_plane.catalog import catalog_life
 from control_plane.config import Settings
 from tests.integration.api.world import furnish, make_catalog, open_ports_for
 from tests.integration.schedules.fleet import NOW, Fleet
@@ -49,6 +50,8 @@ async def new_fleet(
     ports = open_ports_for(msgspec.structs.replace(migrated, catalog_dsn=dsn))
     ports = msgspec.structs.replace(ports, store=FileStore(directory))
     await ports.catalog.open(max_size=6)
+    async with ports.catalog.transaction() as db:
+        await catalog_life.accept(db, "tests")
     try:
         yield Fleet(ports, directory)
     finally:
