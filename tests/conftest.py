@@ -39,7 +39,14 @@ LONG = (
 )
 TESTS = Path(__file__).parent
 # Of a run in two halves the second: about as long as everything else.
-SECOND_HALF = ("crash", "integration/moves")
+SECOND_HALF = (
+    "architecture",
+    "crash",
+    "integration/catalog_life",
+    "integration/moves",
+    "integration/query_budget",
+    "unit",
+)
 SHOWN_LOG_CHARACTERS = 6_000
 SETTLES_SECONDS = 120.0
 _HOME = pytest.StashKey[Path]()

@@ -10,6 +10,8 @@ from typing import Any
 
 import asyncpg
 
+from deploy.local.stack import Stack
+from tests.conftest import FAST_TENANTRY
 from tests.driver import Driver
 from tests.integration.catalog_life.lost import (
     NEW,
@@ -21,6 +23,7 @@ from tests.integration.catalog_life.lost import (
     only_the_store_survives,
     running,
 )
+from tests.integration.moves.test_move import to_the_catalog
 from tests.integration.test_restores import cities, write
 
 
@@ -48,7 +51,7 @@ async def live_until_the_loss(driver: Driver, machine: Machine, stack: Any) -> d
         "busy": await fill(driver, "busy", "Bath"),
         "gone": await fill(driver, "gone", "Hull"),
     }
-    # The pool is full again: what is on its way then is the suspension alone.
+    await until_the_pool_is_full(stack)
     await driver.settle()
     await asyncio.to_thread(stack.halt, "worker-control")
     await driver.begin("busy", "suspend")
@@ -65,6 +68,17 @@ async def live_until_the_loss(driver: Driver, machine: Machine, stack: Any) -> d
     await driver.call("DELETE", "/v1/tenants/gone", params=asked)
     await gone_for_good(driver, "gone")
     return dsns
+
+
+async def until_the_pool_is_full(stack: Stack) -> None:
+    """What is under way then is what the test begins."""
+    catalog = await to_the_catalog(stack)
+    target = int(FAST_TENANTRY["TENANTRY_POOL_TARGET"])
+    pooled = "SELECT count(*) FROM databases WHERE purpose = 'pooled'"
+    async with asyncio.timeout(60):
+        while await catalog.fetchval(pooled) < target:
+            await asyncio.sleep(0.1)
+    await catalog.close()
 
 
 async def gone_for_good(driver: Driver, slug: str) -> None:
