@@ -5,21 +5,23 @@ from uuid import UUID
 import msgspec
 
 from control_plane.adapters import clock
-from control_plane.catalog import audit, moves, operations, servers, tenants
+from control_plane.catalog import audit, databases, moves, operations, servers, tenants
 from control_plane.catalog.audit import Caller, Entry
 from control_plane.catalog.operations import NewOperation
 from control_plane.catalog.pool import Connection
-from control_plane.domain.errors import Conflict, Denied
+from control_plane.domain.errors import Conflict, Denied, Invalid
 from control_plane.domain.keys import may
 from control_plane.domain.names import show
 from control_plane.domain.operations import Operation
 from control_plane.domain.plans import PLANS
+from control_plane.domain.tenants import Tenant
 from control_plane.services.moves import NewMoveWish, begin_move, require_active
 from control_plane.services.ports import Ports
 from control_plane.services.providing import NewProvidedServer, create_server
 from control_plane.services.tenants import find_tenant
 
 _CREATES = "createServer"
+_MAJOR = 10_000
 
 
 class Chain(msgspec.Struct, frozen=True):
@@ -57,9 +59,11 @@ async def move_to_new(
             f"{tenant.slug} can still go back from its last move; first: "
             f"tenantry move finish {tenant.slug} (or move reverse)"
         )
+    version = await _version(db, tenant, wanted.wish.version)
     # Nobody else: until the tenant moves in the server is drained, and then it is full.
     alone = msgspec.structs.replace(
         wanted.wish,
+        version=version,
         reserved=True,
         capacity=1,
         tier="dedicated" if tenant.tier == "dedicated" else None,
@@ -78,6 +82,16 @@ async def move_to_new(
         db, caller, Entry("tenant.move", tenant.slug, tenant_id=tenant.id, facts=facts)
     )
     return operation
+
+
+async def _version(db: Connection, tenant: Tenant, wanted: int | None) -> int:
+    """The major version of the new server: that of the tenant's, unless a newer one is wanted."""
+    server = await servers.get(db, (await databases.primary(db, tenant.id)).server_id)
+    major = server.version_num // _MAJOR
+    if wanted is not None and wanted < major:
+        message = f"{server.name} is Postgres {major}: use that version or a newer one"
+        raise Invalid(f"new_server: {message}", [{"field": "new_server", "message": message}])
+    return wanted or major
 
 
 async def begin(db: Connection, chain: Chain, actor: str) -> Operation:

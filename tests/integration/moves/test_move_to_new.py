@@ -28,9 +28,9 @@ async def made(driver: Driver) -> AsyncIterator[list[str]]:
         await driver.finish(gone, 120)
 
 
-async def clinic(driver: Driver, stack: Stack, word: str) -> str:
+async def clinic(driver: Driver, stack: Stack, word: str, server: str = "pg-a") -> str:
     slug = fresh_slug(word)
-    tenant = await driver.create(slug, server="pg-a")
+    tenant = await driver.create(slug, server=server)
     async with inside(stack, driver, slug) as connection:
         await prepare(connection, tenant["id"])
     return slug
@@ -129,10 +129,22 @@ async def test_cancelled_while_the_server_is_made(driver: Driver, stack: Stack) 
     await driver.assert_clean()
 
 
+async def test_a_clinic_of_postgres_18_gets_a_server_of_postgres_18(
+    driver: Driver, stack: Stack, made: list[str]
+) -> None:
+    slug = await clinic(driver, stack, "newer", "pg-b")
+    made.append(slug)
+    await driver.finish(await begin(driver, slug), 300)
+    servers = (await driver.call("GET", "/v1/servers"))["items"]
+    versions = {one["name"]: one["version"].partition(".")[0] for one in servers}
+    assert versions[slug] == versions["pg-b"] == "18"
+
+
 async def test_refused_at_once_when_it_cannot_be(driver: Driver, stack: Stack) -> None:
-    slug = await clinic(driver, stack, "not-new")
+    slug = await clinic(driver, stack, "not-new", "pg-b")
     for body in (
         {"server": "new"},
+        {"server": "new", "new_server": {"name": slug, "provider": "local", "version": 15}},
         {"server": "pg-b", "new_server": {"name": slug, "provider": "local"}},
     ):
         refused = await driver.api.post(f"/v1/tenants/{slug}/moves", json=body)
