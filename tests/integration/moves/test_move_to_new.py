@@ -52,7 +52,6 @@ async def test_in_one_operation_and_no_transaction_fails(
         ended = await driver.finish(await begin(driver, slug), 300)
         await asyncio.sleep(WRITTEN_SECONDS)
     assert [step["name"] for step in ended["steps"]] == list(PLANS["move_to_new"].steps)
-    print(len(fleet.acked()), "acknowledged", [round(w.longest, 3) for w in fleet.pooled])
     assert [writer.errors for writer in fleet.pooled] == [[] for _ in fleet.pooled]
     assert len(fleet.acked()) > 0
     async with inside(stack, driver, slug) as connection:
