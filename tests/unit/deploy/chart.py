@@ -72,7 +72,7 @@ def render(folder: Path, values: Mapping[str, Any], chart: Path = CHART) -> list
 
 def faults(manifests: list[Manifest]) -> list[str]:
     """Everything that does not fit together, one line each."""
-    found = list(_schemas(manifests))
+    found = list(against_schemas(manifests))
     templates = pods(manifests)
     for name, pod in templates.items():
         found += [f"{name}: {fault}" for fault in _pod(pod)]
@@ -96,7 +96,8 @@ def environment(container: Manifest) -> dict[str, str]:
     return {one["name"]: str(one.get("value", "")) for one in container.get("env", [])}
 
 
-def _schemas(manifests: list[Manifest]) -> Iterator[str]:
+def against_schemas(manifests: list[Manifest]) -> Iterator[str]:
+    """What Kubernetes, the oldest and the newest, says against a manifest."""
     for manifest in manifests:
         where = f"{manifest['kind']} {manifest['metadata']['name']}"
         if manifest["apiVersion"].startswith("monitoring.coreos.com/"):
