@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from control_plane.cli.main import main
 from control_plane.config import REPOSITORY
 from deploy.local.postgres import SETTINGS, TENANT_SETTINGS
 from deploy.run import _parser
@@ -184,6 +185,12 @@ def parsed(words: list[str]) -> argparse.Namespace | str:
             return _parser().parse_args(words)
         except SystemExit:
             return said.getvalue().splitlines()[-1]
+
+
+def taken(words: list[str]) -> bool:
+    """Whether ``tenantry`` knows the command and each of its options."""
+    before = words[: words.index("--")] if "--" in words else words
+    return main([*before, "--help"]) == 0
 
 
 def _commands(service: Service) -> Iterator[str]:

@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 import yaml
 
-from control_plane.cli.main import main
 from control_plane.config import REPOSITORY
 from deploy.local.postgres import TENANT_SETTINGS
 from tests.unit.deploy.chart import SECRETS, NotRendered, against_schemas, faults, pods, render
-from tests.unit.deploy.composition import parsed
+from tests.unit.deploy.composition import parsed, taken
 
 pytestmark = pytest.mark.skipif(
     not Path(sys.executable).with_name("helm").exists(),
@@ -155,12 +154,6 @@ def test_what_is_applied_is_right_for_kubernetes(ran: Ran) -> None:
 def _arguments(one: dict[str, Any]) -> list[str]:
     spec = one["spec"] if one["kind"] == "Pod" else one["spec"]["template"]["spec"]
     return [str(word) for word in spec["containers"][0].get("args", [])]
-
-
-def taken(words: list[str]) -> bool:
-    """Whether the command line knows the command and each of its options."""
-    before = words[: words.index("--")] if "--" in words else words
-    return main([*before, "--help"]) == 0
 
 
 def test_every_command_is_one_that_there_is(ran: Ran) -> None:
