@@ -11,7 +11,7 @@ from moto import mock_aws
 from moto.backends import get_backend
 
 from control_plane.adapters.providers.provider import Standing, Wanted
-from control_plane.adapters.providers.rds import SERVER_TAG, RdsProvider
+from control_plane.adapters.providers.rds import NO_AUTHORITIES, SERVER_TAG, RdsProvider
 from control_plane.adapters.providers.rds_errors import translated
 from control_plane.config import RdsSettings, Secret
 from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
@@ -223,3 +223,11 @@ async def test_examined_it_tells_what_is_there(rds: RdsProvider) -> None:
     assert await rds.examine() == Standing(f"answers in {REGION}, 1 instances of ours")
     bare = RdsProvider(RdsSettings(region=REGION), "here")
     assert (await bare.examine()).unverified
+
+
+def test_of_amazon_no_server_is_had_that_could_not_be_told_from_another() -> None:
+    unverified = RdsProvider(RdsSettings(region=REGION), "here").problems(ServerWish())
+    assert {"field": "provider", "message": NO_AUTHORITIES} in unverified
+    assert "TENANTRY_RDS_CA_PATH" in NO_AUTHORITIES
+    given = RdsProvider(SETTINGS, "here").problems(ServerWish())
+    assert NO_AUTHORITIES not in [one["message"] for one in given]

@@ -10,13 +10,7 @@ from moto import mock_aws
 from moto.backends import get_backend
 
 from control_plane.adapters.providers.provider import Wanted
-from control_plane.adapters.providers.rds import (
-    ADMIN,
-    DEPLOYMENT_TAG,
-    NO_AUTHORITIES,
-    SERVER_TAG,
-    RdsProvider,
-)
+from control_plane.adapters.providers.rds import ADMIN, DEPLOYMENT_TAG, SERVER_TAG, RdsProvider
 from control_plane.adapters.providers.rds_parameters import PARAMETERS
 from control_plane.config import RdsSettings, Secret
 from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
@@ -194,11 +188,3 @@ def test_what_cannot_be_had_is_told_by_field() -> None:
     assert elsewhere.problems(ServerWish(region=REGION)) == []
     (one,) = RdsProvider(SETTINGS, "here").problems(ServerWish())
     assert "superuser" in one["message"]
-
-
-def test_of_amazon_no_server_is_had_that_could_not_be_told_from_another() -> None:
-    unverified = RdsProvider(RdsSettings(region=REGION), "here").problems(ServerWish())
-    assert {"field": "provider", "message": NO_AUTHORITIES} in unverified
-    assert "TENANTRY_RDS_CA_PATH" in NO_AUTHORITIES
-    given = RdsProvider(SETTINGS, "here").problems(ServerWish())
-    assert NO_AUTHORITIES not in [one["message"] for one in given]

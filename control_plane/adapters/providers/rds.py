@@ -32,6 +32,10 @@ DEFAULT_STORAGE_GB = 100
 DEFAULT_VERSION = 18
 SERVER_TAG = "tenantry:server"
 DEPLOYMENT_TAG = "tenantry:deployment"
+NO_AUTHORITIES = (
+    "set TENANTRY_RDS_CA_PATH: without the authorities of RDS, whoever is between us and a server "
+    "could pass for it (docs/providers.md)"
+)
 _LEAST_STORAGE_GB = 20
 _CONFIG = Config(
     connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 5, "mode": "standard"}
@@ -54,7 +58,6 @@ class RdsProvider:
         region, least = self._settings.region, _LEAST_STORAGE_GB
         rules = (
             ("provider", self._settings.endpoint is not None, _NO_SUPERUSER),
-            ("provider", not self._unverified(), NO_AUTHORITIES),
             ("region", wish.region in (None, region), f"leave it out; servers are in {region}"),
             ("storage_gb", (wish.storage_gb or least) >= least, f"ask for {least} or more"),
             (
@@ -62,6 +65,7 @@ class RdsProvider:
                 (wish.instance_class or "db.").startswith("db."),
                 f"classes of RDS begin with db., such as {DEFAULT_CLASS}",
             ),
+            ("provider", not self._unverified(), NO_AUTHORITIES),
         )
         return [{"field": field, "message": words} for field, good, words in rules if not good]
 
@@ -253,12 +257,6 @@ class RdsProvider:
 _NO_SUPERUSER = (
     "Amazon RDS makes nobody a superuser, and a server is only enrolled with one "
     "(docs/providers.md); use another provider, or tenantry servers add"
-)
-
-
-NO_AUTHORITIES = (
-    "set TENANTRY_RDS_CA_PATH: without the authorities of RDS, whoever is between us and a server "
-    "could pass for it (docs/providers.md)"
 )
 
 

@@ -34,7 +34,7 @@ RELEASE = ("clinics", "clinic")
 
 
 def section(text: str, title: str) -> str:
-    found = re.search(rf"^### {title}\n(.+?)(?=^##)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^##+ {title}\n(.+?)(?=^##)", text, re.MULTILINE | re.DOTALL)
     assert found is not None, title
     return found[1]
 
@@ -124,7 +124,7 @@ def _holds(folder: Path, text: str) -> bool:
 
 
 def test_what_systemd_is_given_is_there() -> None:
-    told = commands(section(TEXT, "Servers made by RDS"))
+    told = commands(section(TEXT, "Servers made by RDS, with systemd"))
     copied = [word for words in told for word in words if word.startswith("deploy/")]
     assert {REPOSITORY / name for name in copied} == {FOLDER / "rds.env", WITH_RDS}
     written = {word for words in told for word in words if word.startswith("/etc/tenantry/")}
