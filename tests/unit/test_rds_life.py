@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -214,6 +215,7 @@ async def test_without_credentials_nobody_asks_again(
         monkeypatch.delenv(name)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps what an earlier test had
     with pytest.raises(ProviderRefused, match="Unable to locate credentials"):
         await RdsProvider(SETTINGS, "here").every()
 
