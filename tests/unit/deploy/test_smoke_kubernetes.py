@@ -3,13 +3,9 @@
 That it fits the chart, Kubernetes and the command line is checked; no cluster is here to run it.
 """
 
-import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,7 @@ from control_plane.config import REPOSITORY
 from deploy.local.postgres import TENANT_SETTINGS
 from tests.unit.deploy.chart import SECRETS, NotRendered, against_schemas, faults, pods, render
 from tests.unit.deploy.composition import parsed, taken
+from tests.unit.deploy.recorded import Ran, run
 
 pytestmark = pytest.mark.skipif(
     not Path(sys.executable).with_name("helm").exists(),
@@ -27,62 +24,13 @@ pytestmark = pytest.mark.skipif(
 )
 
 SCRIPT = REPOSITORY / "deploy" / "smoke-kubernetes.sh"
-# Answers what the script reads, keeps what it is told and given.
-_PROGRAM = """#!{python} -IS
-import json, pathlib, sys
-words, told = sys.argv[1:], sys.stdin.read() if {{"-", "--stdin"}} & set(sys.argv) else ""
-files = {{w: pathlib.Path(w).read_text() for w in words if w.endswith("values.yaml")}}
-with open({log!r}, "a") as log:
-    log.write(json.dumps(["{name}", words, told, files]) + "\\n")
-print("10.96.0.7" if any("clusterIP" in w for w in words) else "said")
-sys.exit({refused!r} in words)
-"""
-
-
-@dataclass
-class Ran:
-    """What the script asked for, in its order."""
-
-    code: int
-    said: str
-    left: list[str]
-    asked: list[tuple[str, list[str], str, dict[str, str]]] = field(default_factory=list)
-
-    def of(self, program: str, *words: str) -> list[list[str]]:
-        return [w for p, w, *_ in self.asked if p == program and set(words) <= set(w)]
-
-    def commands(self) -> list[list[str]]:
-        """Every command line of ``tenantry`` that is run in a pod."""
-        found = [words for words in self.of("kubectl", "exec") if "tenantry" in words]
-        return [words[words.index("tenantry") + 1 :] for words in found]
-
-
-def run(folder: Path, text: str, refused: str = "nothing", **environment: str) -> Ran:
-    log = folder / "log"
-    programs = folder / "bin"
-    programs.mkdir()
-    for name in ("kubectl", "helm"):
-        given = {"python": sys.executable, "log": str(log), "name": name, "refused": refused}
-        (programs / name).write_text(_PROGRAM.format(**given))
-        (programs / name).chmod(0o755)
-    script = folder / "deploy" / SCRIPT.name
-    script.parent.mkdir()
-    script.write_text(text)
-    ended = subprocess.run(
-        ["sh", str(script)],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(folder), **environment},
-    )
-    left = sorted(path.name for path in folder.iterdir())
-    asked = [tuple(json.loads(line)) for line in log.read_text().splitlines()]
-    return Ran(ended.returncode, ended.stderr, left, asked)
 
 
 @pytest.fixture(scope="module", params=["", "1"], ids=["plain", "cnpg"])
 def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return run(tmp_path_factory.mktemp("smoke"), SCRIPT.read_text(), CNPG=request.param)
+    return run(
+        tmp_path_factory.mktemp("smoke"), SCRIPT.name, SCRIPT.read_text(), CNPG=request.param
+    )
 
 
 def test_it_comes_to_its_end_and_leaves_nothing(ran: Ran) -> None:
@@ -98,11 +46,11 @@ def test_it_comes_to_its_end_and_leaves_nothing(ran: Ran) -> None:
 
 
 def test_what_fails_ends_it_and_is_cleared_away(tmp_path: Path) -> None:
-    ran = run(tmp_path, SCRIPT.read_text(), refused="backup")
+    ran = run(tmp_path, SCRIPT.name, SCRIPT.read_text(), refused="backup")
     assert ran.code == 1
     assert "failed; all pods" in ran.said
     assert len(ran.of("kubectl", "logs")) == 1
-    assert ran.commands()[-1][0] == "backup"
+    assert ran.commands("kubectl", "exec")[-1][0] == "backup"
     assert ran.of("kubectl", "delete", "namespace") != []
 
 
@@ -157,8 +105,8 @@ def _arguments(one: dict[str, Any]) -> list[str]:
 
 
 def test_every_command_is_one_that_there_is(ran: Ran) -> None:
-    assert len(ran.commands()) > 10
-    for words in ran.commands():
+    assert len(ran.commands("kubectl", "exec")) > 10
+    for words in ran.commands("kubectl", "exec"):
         assert taken(words), words
     for words in ran.of("kubectl", "tenantry-run"):
         run_words = words[words.index("tenantry-run") + 1 :]
@@ -181,7 +129,7 @@ def test_a_script_that_is_wrong_is_found(
 ) -> None:
     text = SCRIPT.read_text()
     assert right in text
-    ran = run(tmp_path, text.replace(right, wrong))
+    ran = run(tmp_path, SCRIPT.name, text.replace(right, wrong))
     checks: tuple[Callable[[], None], ...] = (
         lambda: test_the_values_are_ones_that_the_chart_takes(ran, tmp_path),
         lambda: test_the_names_are_those_of_the_chart(ran, tmp_path),
