@@ -19,7 +19,9 @@ _CLAIMED = "claimed from the pool"
 async def create_roles(ctx: StepContext) -> Outcome:
     """The tenant's roles exist and its active login is open, within its tier's limits."""
     database, limits = await _database_and_limits(ctx)
-    if not ctx.operation.input["claimed"]:
+    if ctx.operation.input["claimed"]:
+        await making.require_unclaimed(ctx, database)
+    else:
         await making.make_roles(ctx, database, limits)
     await making.open_logins(ctx, database, limits)
     return Done(_CLAIMED if ctx.operation.input["claimed"] else f"roles {database.roles.prefix}_*")

@@ -1,11 +1,12 @@
 """Reclaim: drop a condemned database and its roles, in the order that cannot fail half-way."""
 
-from control_plane.adapters import scratch_database, tenant_roles
+from control_plane.adapters import scratch_database, tenant_database, tenant_roles
 from control_plane.catalog import databases, poolers, routes
 from control_plane.catalog.databases import Database
 from control_plane.domain.names import RoleSet
 from control_plane.domain.plans import PLANS
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
+from workers.steps import databases as making
 
 _GONE = "already gone"
 
@@ -36,6 +37,8 @@ async def drop_database(ctx: StepContext) -> Outcome:
     database = await _condemned(ctx)
     if database is None:
         return Skip(_GONE)
+    if await _is_somebodys(ctx, database):
+        return Skip(f"{database.name} says that it is a tenant's; it stays there")
     server = await ctx.server(database.server_id)
     async with ctx.admin(server) as connection:
         # Nothing but a scratch database has a loader; of any other there is none to drop.
@@ -51,6 +54,8 @@ async def drop_roles(ctx: StepContext) -> Outcome:
     database = await _condemned(ctx)
     if database is None:
         return Skip(_GONE)
+    if await _is_somebodys(ctx, database):
+        return Skip("they stay with the database")
     # A restore for a new tenant may have ended between the roles of the old one and its own.
     candidates = {database.role_set_id, database.tenant_id or database.role_set_id}
     async with ctx.catalog_read() as db:
@@ -73,6 +78,17 @@ async def forget_database(ctx: StepContext) -> Outcome:
             return Skip(_GONE)
         await databases.forget(db, database)
     return Done()
+
+
+async def _is_somebodys(ctx: StepContext, database: Database) -> bool:
+    """Whether it is a tenant's, which the catalog does not know any more."""
+    if not ctx.operation.input.get("unclaimed"):
+        return False
+    server = await ctx.server(database.server_id)
+    async with ctx.admin(server) as connection:
+        if not await tenant_database.is_whole(connection, database.name):
+            return False
+    return await making.is_somebodys(ctx, database)
 
 
 async def _condemned(ctx: StepContext) -> Database | None:

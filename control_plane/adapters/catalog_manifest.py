@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.adapters.keyring import Keyring
+from control_plane.adapters.keyring import Keyring, epoch_of
 from control_plane.domain.catalog_backups import FORMAT, CatalogManifest
 from control_plane.domain.errors import BackupCorrupt
 
@@ -26,6 +26,11 @@ def seal_manifest(manifest: CatalogManifest, keyring: Keyring) -> bytes:
     body = msgspec.json.encode(manifest, order="sorted").decode()
     sealed = keyring.seal(body, owner=manifest.backup_id, purpose=_PURPOSE, version=_VERSION)
     return _HEAD.pack(MAGIC, FORM, manifest.backup_id.bytes) + sealed
+
+
+def sealed_under(data: bytes) -> int:
+    """The epoch of the root key that sealed a manifest, which ``open_manifest`` has opened."""
+    return epoch_of(data[_HEAD.size :])
 
 
 def open_manifest(data: bytes, backup_id: UUID, keyring: Keyring) -> CatalogManifest:

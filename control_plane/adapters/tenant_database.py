@@ -169,6 +169,13 @@ async def write_identity(
         )
 
 
+async def is_whole(connection: Connection, name: str) -> bool:
+    """Whether the database is there, and neither half made nor half dropped."""
+    with translated():
+        row = await connection.fetchrow(_STATE, name)
+    return row is not None and row["datallowconn"] and row["datconnlimit"] != _INVALID
+
+
 async def read_identity(connection: Connection) -> Identity | None:
     """What the database says it is; ``None`` if it is a fresh clone, or has no such table."""
     with translated():

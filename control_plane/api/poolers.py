@@ -1,16 +1,21 @@
-"""Poolers over HTTP: what each PgBouncer process serves."""
+"""Poolers over HTTP: what each PgBouncer process serves, and forgetting one that is gone."""
 
 import datetime as dt
 
 import msgspec
-from litestar import Controller, get
+from litestar import Controller, Response, delete, get
+from litestar.params import FromPath
 
-from control_plane.api.context import Reading
+from control_plane.api.context import Reading, Writing
 from control_plane.api.documents import refusals
 from control_plane.api.paging import LIMIT, Limit, NameCursor, cut
 from control_plane.catalog import poolers
+from control_plane.catalog.idempotency import SavedAnswer
+from control_plane.catalog.pool import Connection
 from control_plane.catalog.poolers import Pooler
 from control_plane.domain.names import show
+from control_plane.services.poolers import remove_pooler
+from control_plane.services.requests import Effect
 
 
 class PoolerView(msgspec.Struct, frozen=True):
@@ -54,7 +59,7 @@ def pooler_view(pooler: Pooler) -> PoolerView:
 
 
 class PoolerController(Controller):
-    """Read only: poolers register themselves."""
+    """Poolers register themselves."""
 
     path = "/poolers"
     tags = ("servers",)
@@ -68,3 +73,19 @@ class PoolerController(Controller):
             found = await poolers.every(db)
         page, following = cut(found, lambda p: p.name, after=cursor, limit=limit)
         return PoolerPage([pooler_view(one) for one in page], following)
+
+    @delete(
+        "/{pooler:str}",
+        operation_id="removePooler",
+        status_code=204,
+        responses=refusals(404, 409, 413),
+    )
+    async def remove_pooler(self, pooler: FromPath[str], changing: Writing) -> Response[None]:
+        """Forget a PgBouncer that is gone for good; refused while DSNs name its address."""
+
+        async def carry_out(db: Connection) -> Effect:
+            await remove_pooler(db, changing.caller, pooler)
+            return Effect(SavedAnswer(204, {}))
+
+        saved = await changing.perform(carry_out)
+        return Response(None, status_code=saved.status)

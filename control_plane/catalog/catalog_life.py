@@ -40,7 +40,7 @@ async def require_usable(db: Connection) -> None:
         CatalogMismatch: its schema is older than this code, or too new for it.
         CatalogNotAccepted: it was restored from a backup and not accepted yet.
     """
-    await _require_known(db)
+    await require_known(db)
     if not await is_accepted(db):
         raise CatalogNotAccepted(
             "this catalog is a restored copy that nobody has accepted yet, or a primary that was "
@@ -48,8 +48,12 @@ async def require_usable(db: Connection) -> None:
         )
 
 
-async def _require_known(db: Connection) -> None:
-    """Old code works on a newer catalog, as long as nothing was taken away that it needs."""
+async def require_known(db: Connection) -> None:
+    """Old code works on a newer catalog, as long as nothing was taken away that it needs.
+
+    Raises:
+        CatalogMismatch: its schema is older than this code, or too new for it.
+    """
     revision = await db.fetchval("SELECT version_num FROM alembic_version")
     if revision == migrate.head():
         return

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from control_plane.catalog.pool import Connection
+from control_plane.domain.errors import NotFound
 
 ALIVE_SECONDS = 10.0
 
@@ -127,6 +128,29 @@ async def unpaused(db: Connection, tenant_id: UUID, operation_id: UUID) -> list[
     return [row["name"] for row in rows]
 
 
-async def remove(db: Connection, name: str) -> bool:
+async def find(db: Connection, name: str) -> Pooler:
+    """The pooler of this name, which nobody else removes before this transaction ends.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = await db.fetchrow(_SELECT + " WHERE p.name = $1 FOR UPDATE OF p", name)
+    if row is None:
+        raise NotFound(f"there is no pooler {name!r}")
+    return Pooler(**dict(row))
+
+
+async def named_in_dsns(db: Connection, pooler: Pooler) -> int:
+    """How many tenants' DSNs hold its address."""
+    count: int = await db.fetchval(
+        """SELECT count(*) FROM routes r JOIN tenants t ON t.id = r.tenant_id
+           WHERE t.state <> 'deleted' AND (r.endpoint_host, r.endpoint_port) = ($1, $2)""",
+        pooler.host,
+        pooler.port,
+    )
+    return count
+
+
+async def remove(db: Connection, pooler: Pooler) -> None:
     """Forget a pooler that was taken out of service for good."""
-    return bool(await db.fetchval("DELETE FROM poolers WHERE name = $1 RETURNING true", name))
+    await db.execute("DELETE FROM poolers WHERE id = $1", pooler.id)

@@ -17,7 +17,7 @@ from control_plane.adapters import escrow as shares_of
 from control_plane.adapters import key_file
 from control_plane.adapters.key_file import KeyFile
 from control_plane.adapters.keyring import Keyring
-from control_plane.bootstrap import make_keystore, open_ports
+from control_plane.bootstrap import make_keystore, make_ports, open_ports
 from control_plane.cli.commands import Group
 from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.problems import Exit, Json, problem, say
@@ -30,6 +30,8 @@ from control_plane.domain.errors import (
     StoreUnavailable,
     TenantryError,
 )
+from control_plane.domain.names import show
+from control_plane.services.catalog_backups import release_epoch
 from control_plane.services.root_keys import Needs, compare_keys, needs, open_one
 
 _FILE = "file://"
@@ -152,9 +154,12 @@ def new_epoch(session: Session) -> None:
 
 @root_keys.command("retire-epoch")
 @click.argument("epoch", type=click.IntRange(min=1))
+@click.option(
+    "--destroy-backups", is_flag=True, help="Destroy the backups of the catalog that need it, too."
+)
 @pass_session
-def retire_epoch(session: Session, epoch: int) -> None:
-    """Destroy an old root key. Refused while the catalog or the keystore needs it.
+def retire_epoch(session: Session, epoch: int, *, destroy_backups: bool) -> None:
+    """Destroy an old root key. Refused while the catalog, its backups or the keystore need it.
 
     Copies of the keystore that are older than the last rekey cannot be opened afterwards: wait
     until they are gone. This is what makes the shredding of a tenant final.
@@ -162,16 +167,21 @@ def retire_epoch(session: Session, epoch: int) -> None:
     path = _settings().keyring_file
     with _reported():
         _refuse_retiring(key_file.read(path), epoch)
-        left = asyncio.run(_look(Settings.from_environment())).of_epoch(epoch)
+        settings = Settings.from_environment()
+        left = asyncio.run(_look(settings)).of_epoch(epoch)
         if left:
             raise KeyUnavailable(
                 f"{left} keys and secrets need epoch {epoch}; run first: tenantry keys rekey --wait"
             )
+        destroyed = release_epoch(make_ports(settings), epoch, destroy=destroy_backups)
         key_file.change(path, lambda now: _refuse_retiring(now, epoch).without(epoch))
+    shown = [show("bk", one.id) for one in destroyed]
     if session.json:
-        print_json({"retired": epoch})
-    else:
-        print_line(f"epoch {epoch} is destroyed on this machine; do the same on all others")
+        print_json({"retired": epoch, "catalog_backups_destroyed": shown})
+        return
+    for backup in shown:
+        print_line(f"backup {backup} of the catalog is destroyed")
+    print_line(f"epoch {epoch} is destroyed on this machine; do the same on all others")
 
 
 @root_keys.command("status")

@@ -1,4 +1,4 @@
-"""``tenantry servers …`` and ``poolers list``: the Postgres servers and the way to them."""
+"""``tenantry servers …`` and ``poolers …``: the Postgres servers and the way to them."""
 
 import time
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from control_plane.cli.commands import Group
-from control_plane.cli.complete import server_names
+from control_plane.cli.complete import pooler_names, server_names
 from control_plane.cli.following import follow
 from control_plane.cli.options import labels_option, wait_option
 from control_plane.cli.output import print_json, print_line, when
@@ -236,6 +236,18 @@ def list_poolers(session: Session) -> None:
         Column("LAST SEEN", lambda p: when(session, p.get("last_seen_at"))),
     )
     print_table(session, session.api.items(path("poolers")), columns, "no poolers have registered")
+
+
+@poolers.command("remove")
+@click.argument("name", shell_complete=pooler_names)
+@pass_session
+def remove_pooler(session: Session, name: str) -> None:
+    """Forget a PgBouncer that is gone for good, so that no move waits for it.
+
+    Refused while its agent reports, and while DSNs name its address.
+    """
+    session.api.change("DELETE", path("poolers", name))
+    _tell(session, {"pooler": name, "removed": True}, f"{name} is removed")
 
 
 def _tell(session: Session, answer: Json, words: str) -> None:

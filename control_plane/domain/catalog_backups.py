@@ -24,7 +24,8 @@ class CatalogManifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a backup of the catalog; stored sealed by the root key.
 
     ``key`` is what the object is encrypted with, ``migration`` the revision of the catalog's
-    schema.
+    schema, ``epochs`` those of the root key that secrets in it are sealed under; a backup of an
+    earlier release does not say.
     """
 
     format: int = FORMAT
@@ -35,6 +36,7 @@ class CatalogManifest(msgspec.Struct, frozen=True, kw_only=True):
     object_sha256: bytes
     plain_bytes: int
     migration: str
+    epochs: list[int] | None = None
     tenants: int
     server_version: int
     dump_program: str
@@ -51,6 +53,10 @@ class CatalogManifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def key_version(self) -> int:
         return 1
+
+    def needs_epoch(self, epoch: int) -> bool:
+        """Whether secrets in it are lost with this epoch; one that does not say may need any."""
+        return self.epochs is None or epoch in self.epochs
 
 
 class StoredCatalog(msgspec.Struct, frozen=True, order=True):

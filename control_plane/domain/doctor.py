@@ -272,7 +272,7 @@ def _pooler(sign: PoolerSigns) -> Diagnosis:
     part = f"pooler {sign.name}"
     if not sign.alive:
         found = sign.problem or "its agent is silent"
-        remedy = "start PgBouncer and its agent, or forget a pooler that is gone for good"
+        remedy = f"start PgBouncer and its agent; if gone: tenantry poolers remove {sign.name}"
         return Diagnosis(part, "problem", found, remedy)
     if sign.problem or sign.behind > 0:
         found = sign.problem or f"does not serve the last {sign.behind} changes"

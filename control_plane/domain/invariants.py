@@ -326,7 +326,7 @@ def _retry(route: ExpectedRoute) -> str:
 
 def _pooler(pooler: FoundPooler) -> Iterator[Finding]:
     if not pooler.alive:
-        remedy = "start its agent, or remove the pooler if it is gone for good"
+        remedy = f"start its agent; if it is gone: tenantry poolers remove {pooler.name}"
         yield Finding("I-2", pooler.name, "its agent does not report", remedy)
     elif pooler.problem is not None:
         yield Finding("I-2", pooler.name, pooler.problem, "read the agent's log")

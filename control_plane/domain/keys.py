@@ -69,6 +69,7 @@ PERMISSIONS: dict[str, frozenset[Role]] = {
     "listProvidedServers": frozenset({"operator", "security_admin", "auditor"}),
     "deleteServer": frozenset({"security_admin"}),
     "listPoolers": frozenset({"operator", "security_admin", "auditor"}),
+    "removePooler": frozenset({"security_admin"}),
     "listOperations": _READERS,
     "getOperation": _OWN,
     "watchOperation": _OWN,

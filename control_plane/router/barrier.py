@@ -1,7 +1,7 @@
 """For workers: make every pooler of a cell hold one tenant's clients, or none of them.
 
 It fails closed: a pooler that does not answer, dead ones included, ends the pause everywhere.
-Only ``poolers.remove`` takes a pooler out of the count.
+Only its removal takes a pooler out of the count.
 """
 
 import asyncio

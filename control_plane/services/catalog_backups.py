@@ -17,12 +17,13 @@ from control_plane.adapters.dump import DumpJob, dump_to_store
 from control_plane.adapters.key_file import KEY_BYTES
 from control_plane.adapters.keyring import Keyring
 from control_plane.adapters.object_stores.store import ObjectStore
-from control_plane.catalog import catalog_life
+from control_plane.catalog import catalog_life, sealed
 from control_plane.catalog.catalog_life import Made
+from control_plane.catalog.pool import Connection
 from control_plane.domain import catalog_backups as naming
 from control_plane.domain.backups import MANIFEST
 from control_plane.domain.catalog_backups import CATALOG_PREFIX, CatalogManifest, StoredCatalog
-from control_plane.domain.errors import Conflict
+from control_plane.domain.errors import BackupCorrupt, Conflict, KeyUnavailable
 from control_plane.domain.names import show
 from control_plane.services.backups import require_store
 from control_plane.services.ports import Ports
@@ -31,6 +32,7 @@ _log = structlog.get_logger(__name__)
 _MAJOR = 10_000
 # What has no manifest may be on its way for so long.
 _GARBAGE_AFTER = dt.timedelta(days=1)
+_SHOWN = 5
 
 Told = Callable[[str], None]
 
@@ -49,7 +51,7 @@ async def back_up(ports: Ports, told: Told | None = None) -> CatalogManifest:
         await catalog_life.require_usable(db)
         if not await catalog_life.try_to_back_up(db):
             raise Conflict("the catalog is being backed up by somebody else")
-        manifest = await _store(ports, *await catalog_life.describe(db), told or _nobody)
+        manifest = await _store(ports, db, told or _nobody)
         made = Made(manifest.backup_id, manifest.snapshot_at, manifest.stored_bytes)
         await catalog_life.record_backup(db, made)
     return manifest
@@ -92,6 +94,38 @@ def every(store: ObjectStore) -> list[StoredCatalog]:
     return sorted(found, reverse=True)
 
 
+def release_epoch(ports: Ports, epoch: int, *, destroy: bool) -> list[StoredCatalog]:
+    """Look that no backup is lost with this epoch of the root key, or destroy those that are.
+
+    Returns what was destroyed. Blocks.
+
+    Raises:
+        KeyUnavailable: there are such backups; all of them, if they are to be destroyed.
+        StoreUnavailable: that cannot be told.
+    """
+    store = ports.store
+    if store is None:
+        return []
+    looked = {one: _needs(store, ports.keyring, one, epoch) for one in every(store)}
+    opening = [one for one, needs in looked.items() if needs is not None]
+    needing = [one for one in opening if looked[one]]
+    if needing and needing[0] == opening[0]:
+        raise KeyUnavailable(
+            f"the newest backup of the catalog needs epoch {epoch}; make one that does not: "
+            "tenantry admin catalog backup"
+        )
+    if needing and not destroy:
+        named = ", ".join(show("bk", one.id) for one in needing[:_SHOWN])
+        raise KeyUnavailable(
+            f"{len(needing)} backups of the catalog need epoch {epoch}: {named}"
+            f"{', …' if len(needing) > _SHOWN else ''}; they go by themselves after "
+            f"{ports.settings.backup.copies_kept_days} days, and now with --destroy-backups"
+        )
+    store.delete(naming.manifest_key(one.id) for one in needing)
+    store.delete(naming.data_key(one.id) for one in needing)
+    return needing
+
+
 def open_one(store: ObjectStore, keyring: Keyring, stored: StoredCatalog) -> CatalogManifest:
     """The manifest of a backup in the store. Blocks.
 
@@ -102,11 +136,16 @@ def open_one(store: ObjectStore, keyring: Keyring, stored: StoredCatalog) -> Cat
     return catalog_manifest.open_manifest(data, stored.id, keyring)
 
 
-async def _store(ports: Ports, migration: str, tenants: int, told: Told) -> CatalogManifest:
-    """The backup in the store, read back from end to end before its manifest names it."""
+async def _store(ports: Ports, db: Connection, told: Told) -> CatalogManifest:
+    """The backup in the store, read back from end to end before its manifest names it.
+
+    Secrets may be sealed anew meanwhile: those of before and those of after are named.
+    """
     store, settings = require_store(ports), ports.settings
     server = await find_catalog(settings.catalog_dsn, settings.catalog_password)
     backup_id, key = clock.new_id(), os.urandom(KEY_BYTES)
+    migration, tenants = await catalog_life.describe(db)
+    epochs = set(await sealed.by_epoch(db))
     job = DumpJob(
         address=server.address,
         database=server.database,
@@ -120,18 +159,30 @@ async def _store(ports: Ports, migration: str, tenants: int, told: Told) -> Cata
         key=key,
     )
     dumped = await dump_to_store(job, lambda progress: told(progress.words))
+    epochs |= set(await sealed.by_epoch(db))
     manifest = CatalogManifest(
         backup_id=backup_id,
         key=key,
         object_key=job.object_key,
         migration=migration,
+        epochs=sorted(epochs),
         tenants=tenants,
         **msgspec.structs.asdict(dumped),
     )
     await asyncio.to_thread(backup_object.check_stored, store, manifest, key)
-    sealed = catalog_manifest.seal_manifest(manifest, ports.keyring)
-    await asyncio.to_thread(store.put, naming.manifest_key(backup_id), sealed)
+    data = catalog_manifest.seal_manifest(manifest, ports.keyring)
+    await asyncio.to_thread(store.put, naming.manifest_key(backup_id), data)
     return manifest
+
+
+def _needs(store: ObjectStore, keyring: Keyring, stored: StoredCatalog, epoch: int) -> bool | None:
+    """Whether a backup is lost with this epoch; ``None`` for one that does not open as it is."""
+    data = store.get(naming.manifest_key(stored.id))
+    try:
+        manifest = catalog_manifest.open_manifest(data, stored.id, keyring)
+    except (BackupCorrupt, KeyUnavailable):
+        return None
+    return manifest.needs_epoch(epoch) or catalog_manifest.sealed_under(data) == epoch
 
 
 def _prune(store: ObjectStore, now: dt.datetime, keep: dt.timedelta) -> list[StoredCatalog]:

@@ -43,37 +43,48 @@ class Accepted(msgspec.Struct, frozen=True):
 async def restore(ports: Ports, shown: str | None) -> CatalogManifest:
     """Load a backup of the catalog, by default the newest, into the empty database of the DSN.
 
+    Where it was loaded already, by a restore that died, it is only compared.
+
     Raises:
-        Conflict: the database is not empty, or the server is older than the backup's.
+        Conflict: something else is in the database, or the server is older than the backup's.
         NotFound: there is no such backup.
         BackupCorrupt, ObjectMissing, KeyUnavailable: it does not open; nothing was loaded.
         ContentMismatch: what was loaded is not what was backed up.
     """
     settings, store = ports.settings, require_store(ports)
     server = await find_catalog(settings.catalog_dsn, settings.catalog_password)
-    if not await is_empty(server):
-        raise Conflict(
-            f"the database {server.database} is not empty; a catalog is restored into a new one "
-            "(tenantry-run prepare makes it)"
-        )
     manifest = await asyncio.to_thread(_chosen, ports, store, shown)
+    if await is_empty(server):
+        await _load(ports, store, server, manifest)
+        await _compare(server, manifest)
+    elif await _unequal(server, manifest):
+        raise Conflict(
+            f"the database {server.database} is not empty, and is not this backup; a catalog is "
+            "restored into a new one (tenantry-run prepare makes it)"
+        )
+    await asyncio.to_thread(migrate.migrate, settings)
+    return manifest
+
+
+async def _load(
+    ports: Ports, store: ObjectStore, server: CatalogServer, manifest: CatalogManifest
+) -> None:
     if server.version_num // _MAJOR < manifest.server_version // _MAJOR:
         major = manifest.server_version // _MAJOR
         raise Conflict(f"the backup is of Postgres {major} and needs the same or a newer one")
     await asyncio.to_thread(backup_object.check_stored, store, manifest, manifest.key)
     archive = backup_object.stored_plain(store, manifest, manifest.key)
     await load_catalog(server, archive, ports.programs.restore(server.version_num // _MAJOR))
-    await _compare(server, manifest)
-    await asyncio.to_thread(migrate.migrate, settings)
-    return manifest
 
 
 async def accept(db: Connection, stores: Stores, caller: Caller) -> Accepted:
     """Work from this copy of the catalog from now on; all in the caller's transaction.
 
     Raises:
+        CatalogMismatch: it is of another release, and was not migrated yet.
         WrongState: it is accepted already.
     """
+    await catalog_life.require_known(db)
     if await catalog_life.is_accepted(db):
         raise WrongState("this catalog is accepted already; there is nothing to do")
     ended = await recovery.end_operations(db)
@@ -95,10 +106,14 @@ def _chosen(ports: Ports, store: ObjectStore, shown: str | None) -> CatalogManif
     return catalog_backups.open_one(store, ports.keyring, found[0])
 
 
-async def _compare(server: CatalogServer, manifest: CatalogManifest) -> None:
+async def _unequal(server: CatalogServer, manifest: CatalogManifest) -> list[str]:
+    """What the database has differently from the backup."""
     content = await read_content(server.address, server.database, SESSION_NAME)
-    unequal = differences(manifest.content, content)
-    if unequal:
+    return differences(manifest.content, content)
+
+
+async def _compare(server: CatalogServer, manifest: CatalogManifest) -> None:
+    if unequal := await _unequal(server, manifest):
         raise ContentMismatch(
             f"what was loaded is not what was backed up: {'; '.join(unequal[:_SHOWN])}; drop the "
             "database, make it anew, and restore an older backup"

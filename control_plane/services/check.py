@@ -28,7 +28,7 @@ from control_plane.catalog.pool import Connection as CatalogConnection
 from control_plane.catalog.servers import Server
 from control_plane.domain.backup_invariants import stored_findings
 from control_plane.domain.catalog_backups import late_finding
-from control_plane.domain.errors import Conflict, OperationInProgress, TenantryError
+from control_plane.domain.errors import Conflict, OperationInProgress, TenantMismatch, TenantryError
 from control_plane.domain.invariants import Finding, findings
 from control_plane.domain.plans import PLANS
 from control_plane.domain.provider_invariants import FoundProvider, provider_findings
@@ -42,6 +42,14 @@ from control_plane.services.stored_reality import gather_stored
 _log = structlog.get_logger(__name__)
 _SETTLE_SECONDS = 1.0
 _SESSION_NAME = "cp:repair"
+# What a database says of itself that the catalog has for this purpose.
+_STATES = {
+    "primary": "primary",
+    "pooled": "pooled",
+    "previous": "previous",
+    "moved_from": "previous",
+    "moving": "scratch",
+}
 
 
 async def run_check(ports: Ports, *, deep: bool = True) -> list[Finding]:
@@ -147,11 +155,33 @@ async def _reset_logins(ports: Ports, database_id: UUID) -> None:
         )
         wanted = {c.login: c.verifier for c in held.values() if open_ones and c.state != "revoked"}
         limits = (tenant.limits if tenant else TIER_LIMITS["standard"]).login
-        connection = await _connect(ports, await servers.get(db, database.server_id))
+        server = await servers.get(db, database.server_id)
+        await _require_identity(ports, server, database)
+        connection = await _connect(ports, server)
         try:
             await _converge(connection, database, wanted, limits)
         finally:
             connection.terminate()
+
+
+async def _require_identity(ports: Ports, server: Server, database: Database) -> None:
+    """Who comes in is changed only where the database is what the catalog takes it for.
+
+    After a failover that lost the catalog's last commits it may be the one that a tenant has left.
+
+    Raises:
+        TenantMismatch: it says that it is something else.
+    """
+    connection = await _connect(ports, server, database.name)
+    try:
+        found = await tenant_database.read_identity(connection)
+    finally:
+        connection.terminate()
+    wanted = (database.tenant_id, _STATES.get(database.purpose))
+    if found is None or (found.tenant_id, found.state) != wanted:
+        raise TenantMismatch(
+            f"{database.name} says that it is {found}; its logins stay as they are"
+        )
 
 
 async def _is_let_in(db: CatalogConnection, tenant: Tenant) -> bool:
@@ -202,9 +232,11 @@ async def _sweep_templates(ports: Ports, server_name: str, actor: str) -> None:
             )
 
 
-async def _connect(ports: Ports, server: Server) -> Connection:
+async def _connect(ports: Ports, server: Server, database: str | None = None) -> Connection:
     address = server_address(ports.keyring, server)
-    return await connect(address, application_name=_SESSION_NAME)
+    if database is None:
+        return await connect(address, application_name=_SESSION_NAME)
+    return await connect(address, database, _SESSION_NAME)
 
 
 def _same(finding: Finding) -> tuple[str, str, str | None, UUID | None]:

@@ -8,12 +8,20 @@ from control_plane.catalog.pool import Connection
 from control_plane.domain.operations import Operation
 from control_plane.domain.plans import PLANS
 
+# Nobody's yet, as far as the catalog knows.
+_UNCLAIMED = ("preparing", "pooled")
 
-async def condemn(db: Connection, database: Database, actor: str) -> Operation:
+
+async def condemn(
+    db: Connection, database: Database, actor: str, *, unclaimed: bool = False
+) -> Operation:
     """Mark the database condemned and record the operation that drops it.
 
-    A place that was held for it on its server is given back.
+    A place that was held for it on its server is given back. One that no tenant has had
+    (``unclaimed``) is dropped only if it says so itself: a catalog that lost its last commits may
+    have forgotten whom it was given to.
     """
+    unclaimed = unclaimed or database.purpose in _UNCLAIMED
     if database.holds_place:
         await servers.release(db, database.server_id)
     await databases.condemn(db, database.id)
@@ -27,6 +35,7 @@ async def condemn(db: Connection, database: Database, actor: str) -> Operation:
             server_id=database.server_id,
             database_id=database.id,
             # A certificate of destruction tells which databases of the tenant were dropped.
-            input={"tenant": str(database.tenant_id)} if database.tenant_id else {},
+            input=({"tenant": str(database.tenant_id)} if database.tenant_id else {})
+            | ({"unclaimed": True} if unclaimed else {}),
         ),
     )

@@ -19,10 +19,10 @@ async def field_keys(driver: Driver, slug: str) -> list[dict[str, Any]]:
     return keys
 
 
-async def root_keys(stack: Stack, cli: Cli, *arguments: str) -> None:
-    """``tenantry admin keys …`` with the settings of the stack."""
+async def admin(stack: Stack, cli: Cli, *arguments: str) -> None:
+    """``tenantry admin …`` with the settings of the stack."""
     environment = stack.facts()["environment"]
-    result = await asyncio.to_thread(cli, "admin", "keys", *arguments, environment=environment)
+    result = await asyncio.to_thread(cli, "admin", *arguments, environment=environment)
     assert result.code == 0, result.stderr
 
 
@@ -33,7 +33,7 @@ async def test_rekey(driver: Driver, stack: Stack, cli: Cli, action: str) -> Non
     await driver.call("POST", f"/v1/tenants/{slugs[0]}/key-rotations")
     before = {slug: await field_keys(driver, slug) for slug in slugs}
     old = key_file.read(stack.layout.keyring).active
-    await root_keys(stack, cli, "new-epoch")
+    await admin(stack, cli, "keys", "new-epoch")
 
     armed = arm_every_boundary(driver, "rekey", action)
     begun = await driver.call("POST", "/v1/keys/rekeys")
@@ -44,7 +44,8 @@ async def test_rekey(driver: Driver, stack: Stack, cli: Cli, action: str) -> Non
     assert min(step["attempts"] for step in ended["steps"]) >= 2
     await asyncio.gather(*(driver.finish(operation) for operation in rotating))
 
-    await root_keys(stack, cli, "retire-epoch", str(old))
+    await admin(stack, cli, "catalog", "backup")
+    await admin(stack, cli, "keys", "retire-epoch", str(old), "--destroy-backups")
     assert str(old) not in key_file.read(stack.layout.keyring).epochs
     assert {slug: await field_keys(driver, slug) for slug in slugs} == before
     for slug in slugs:

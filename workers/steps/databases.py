@@ -5,7 +5,7 @@ from control_plane.adapters.tenant_database import Identity, IdentityState
 from control_plane.catalog import databases, servers
 from control_plane.catalog.databases import Database
 from control_plane.catalog.servers import Server
-from control_plane.domain.errors import SchemaMismatch
+from control_plane.domain.errors import SchemaMismatch, TenantMismatch
 from control_plane.domain.names import template_name
 from control_plane.domain.tenants import LoginLimits
 from workers.engine.step import Done, Outcome, StepContext
@@ -51,6 +51,26 @@ async def adopt_template(ctx: StepContext, database: Database, state: IdentitySt
     await tenant_schema.adopt_template(connection, database.roles)
     await _mark(ctx, database, state)
     return Done(f"template {database.template_fingerprint}")
+
+
+async def is_somebodys(ctx: StepContext, database: Database) -> bool:
+    """Whether the database itself says that a tenant has it, or had."""
+    connection = await ctx.inside(await ctx.server(database.server_id), database.name)
+    identity = await tenant_database.read_identity(connection)
+    return identity is not None and identity.state != "pooled"
+
+
+async def require_unclaimed(ctx: StepContext, database: Database) -> None:
+    """A database of the pool is handed out once, whatever the catalog remembers.
+
+    Raises:
+        TenantMismatch: it is a tenant's already.
+    """
+    if await is_somebodys(ctx, database):
+        raise TenantMismatch(
+            f"{database.name}, claimed from the pool, says that it is a tenant's; the catalog has "
+            "lost its last commits; it stays where it is: tenantry check; ask for the tenant again"
+        )
 
 
 async def mark_primary(ctx: StepContext, database: Database) -> Outcome:

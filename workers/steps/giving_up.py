@@ -20,4 +20,7 @@ async def give_up_tenant(ctx: StepContext, db: Connection) -> None:
     database = await databases.find_primary(db, ctx.tenant_id)
     if database is not None:
         await servers.release(db, database.server_id)
-        await reclaiming.condemn(db, database, ctx.operation.actor)
+        # Before the first step is done nobody has marked it as this tenant's.
+        begun = any(step.state in ("done", "skipped") for step in ctx.operation.steps)
+        unclaimed = bool(ctx.operation.input.get("claimed")) and not begun
+        await reclaiming.condemn(db, database, ctx.operation.actor, unclaimed=unclaimed)

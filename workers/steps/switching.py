@@ -16,7 +16,7 @@ from control_plane.adapters import replication, sequences, tenant_database, tena
 from control_plane.adapters.comparison import export_snapshot
 from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.adapters.schema_copy import Place
-from control_plane.catalog import databases, moves
+from control_plane.catalog import databases, moves, poolers, tenants
 from control_plane.catalog.databases import Credential
 from control_plane.catalog.moves import Switched
 from control_plane.domain.errors import (
@@ -151,6 +151,9 @@ async def arrival_ms(ctx: StepContext, way: Way) -> float | None:
 
 async def _not_now(ctx: StepContext, way: Way) -> str | None:
     """Why a switch begun now would keep clients waiting for too long."""
+    if away := await _poolers_away(ctx):
+        remedy = f"start it, or if it is gone for good: tenantry poolers remove {away[0]}"
+        return f"pooler {away[0]} is away and cannot hold its clients; {remedy}"
     live = await moving.inside(ctx, way.live)
     oldest = await live.fetchval(_OPEN_TRANSACTIONS, list(way.live.database.roles.logins))
     if oldest is not None:
@@ -160,6 +163,12 @@ async def _not_now(ctx: StepContext, way: Way) -> str | None:
         if late is None or late > max(_ARRIVAL_MS, way.move.pause_budget_ms / 10):
             return "changes do not arrive fast enough yet"
     return None
+
+
+async def _poolers_away(ctx: StepContext) -> list[str]:
+    async with ctx.ports.catalog.connection() as db:
+        cell_id = await tenants.cell_id(db, ctx.tenant_id)
+        return [one.name for one in await poolers.every(db, cell_id) if not one.alive]
 
 
 async def _put_off(

@@ -72,6 +72,7 @@ REQUESTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "listProvidedServers": ("GET", "/v1/provided-servers", {}),
     "deleteServer": ("DELETE", "/v1/provided-servers/pg-nowhere", {}),
     "listPoolers": ("GET", "/v1/poolers", {}),
+    "removePooler": ("DELETE", "/v1/poolers/p-nowhere", {}),
     "listOperations": ("GET", "/v1/operations", {}),
     "getOperation": ("GET", "/v1/operations/{operation}", {}),
     "watchOperation": ("GET", "/v1/operations/{operation}/events", {}),

@@ -25,13 +25,14 @@ from control_plane.catalog.audit import Caller
 from control_plane.catalog.migrate import migrate
 from control_plane.catalog.pool import Catalog
 from control_plane.catalog.tenants import NewRow
-from control_plane.config import DEFAULT_TEMPLATE, REPOSITORY, EngineSettings, Settings
+from control_plane.config import DEFAULT_TEMPLATE, REPOSITORY, EngineSettings, Secret, Settings
 from control_plane.domain.keys import Principal
 from control_plane.domain.operations import Queue
 from control_plane.router.credentials import new_credential
 from control_plane.services.ports import Ports
-from tests.integration.tenant_server.postgres_fixture import ADMIN, TenantServer, running_server
+from tests.integration.tenant_server.postgres_fixture import TenantServer, running_server
 
+PASSWORD = "of-the-owner"
 CALLER = Caller(Principal(UUID(int=1), "keeper", frozenset({"security_admin"})))
 
 
@@ -55,6 +56,10 @@ class Installation:
     @property
     def store(self) -> Path:
         return self.settings.home / "store"
+
+    @property
+    def backups(self) -> Path:
+        return self.settings.home / "backups"
 
     def process(self, store: ObjectStore | None = None) -> Ports:
         """The ports of a process that has just been started."""
@@ -105,11 +110,12 @@ def keys_postgres() -> Iterator[TenantServer]:
 async def installation(keys_postgres: TenantServer, tmp_path: Path) -> AsyncIterator[Installation]:
     name = f"catalog_{uuid4().hex}"
     admin = await keys_postgres.admin()
-    await admin.execute(f"CREATE DATABASE {name}")
+    await admin.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    await admin.execute(f"CREATE DATABASE {name} OWNER {name}")
     settings = Settings(
         home=tmp_path,
-        catalog_dsn=f"postgresql://{ADMIN}@127.0.0.1:{keys_postgres.port}/{name}?sslmode=disable",
-        catalog_password=keys_postgres.password,
+        catalog_dsn=f"postgresql://{name}@127.0.0.1:{keys_postgres.port}/{name}?sslmode=disable",
+        catalog_password=Secret(PASSWORD),
         redis_url="redis://127.0.0.1:1/0",
         redis_password=None,
         keyring_file=tmp_path / "keys" / "root.keys",
@@ -117,7 +123,8 @@ async def installation(keys_postgres: TenantServer, tmp_path: Path) -> AsyncIter
         templates={DEFAULT_TEMPLATE: REPOSITORY / "tenant_template"},
         engine=EngineSettings(retry_cap_seconds=0),
     )
-    (tmp_path / "store").mkdir()
+    for directory in ("store", "backups"):
+        (tmp_path / directory).mkdir()
     migrate(settings)
     Keyring.create(settings.keyring_file)
     catalog = Catalog(settings)
@@ -125,4 +132,5 @@ async def installation(keys_postgres: TenantServer, tmp_path: Path) -> AsyncIter
     yield Installation(settings, catalog)
     await catalog.close()
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.execute(f"DROP ROLE {name}")
     await admin.close()

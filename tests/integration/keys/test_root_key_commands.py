@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from control_plane.adapters import key_file
+from control_plane.domain.names import parse
 from control_plane.services import tenant_keys
 from tests.integration.keys.conftest import Installation
 from tests.integration.keys.test_rekey import begun, ended, furnish
@@ -16,6 +17,10 @@ from tests.integration.keys.test_rekey import begun, ended, furnish
 async def admin_keys(
     installation: Installation, *arguments: str
 ) -> "subprocess.CompletedProcess[str]":
+    return await admin(installation, "keys", *arguments)
+
+
+async def admin(installation: Installation, *arguments: str) -> "subprocess.CompletedProcess[str]":
     settings = installation.settings
     password = settings.home / "catalog.password"
     assert settings.catalog_password is not None
@@ -27,8 +32,9 @@ async def admin_keys(
         "TENANTRY_CATALOG_PASSWORD_FILE": str(password),
         "TENANTRY_REDIS_URL": settings.redis_url,
         "TENANTRY_KEYSTORE": f"file://{installation.store}",
+        "TENANTRY_BACKUP_STORE": f"file://{installation.backups}",
     }
-    command = [str(Path(sys.executable).with_name("tenantry")), "admin", "keys", *arguments]
+    command = [str(Path(sys.executable).with_name("tenantry")), "admin", *arguments]
     return await asyncio.to_thread(
         subprocess.run,
         command,
@@ -84,6 +90,64 @@ async def test_a_root_key_stays_while_it_cannot_be_told_who_needs_it(
     refused = await admin_keys(installation, "retire-epoch", "1")
     assert (refused.returncode, "is cut short" in refused.stderr) == (1, True)
     assert sorted(key_file.read(installation.settings.keyring_file).keys()) == [1, 2]
+
+
+async def back_up_the_catalog(installation: Installation) -> str:
+    made = await admin(installation, "catalog", "backup", "--json")
+    assert made.returncode == 0, made.stderr
+    return str(json.loads(made.stdout)["id"])
+
+
+async def stored_backups(installation: Installation) -> dict[str, str | None]:
+    """The catalog's backups that are in the store, and what is wrong with each."""
+    listed = await admin(installation, "catalog", "list", "--json")
+    return {one["id"]: one["problem"] for one in json.loads(listed.stdout)}
+
+
+async def test_a_root_key_stays_while_a_backup_of_the_catalog_needs_it(
+    installation: Installation,
+) -> None:
+    """Sealed under it, or with secrets under it inside; ``--destroy-backups`` gives them up."""
+    await furnish(installation)
+    ports = installation.process()
+    oldest = await back_up_the_catalog(installation)
+    await admin_keys(installation, "new-epoch")
+    between = await back_up_the_catalog(installation)
+    assert (await ended(ports, await begun(ports))).state == "succeeded"
+
+    last = await admin_keys(installation, "retire-epoch", "1", "--destroy-backups")
+    assert last.returncode == 1
+    assert "the newest backup of the catalog needs epoch 1" in last.stderr
+    newest = await back_up_the_catalog(installation)
+    refused = await admin_keys(installation, "retire-epoch", "1")
+    assert refused.returncode == 1
+    assert f"2 backups of the catalog need epoch 1: {between}, {oldest}; " in refused.stderr
+    assert sorted(key_file.read(installation.settings.keyring_file).keys()) == [1, 2]
+
+    retired = await admin_keys(installation, "retire-epoch", "1", "--destroy-backups", "--json")
+    assert json.loads(retired.stdout) == {
+        "retired": 1,
+        "catalog_backups_destroyed": [between, oldest],
+    }
+    assert await stored_backups(installation) == {newest: None}
+    assert len(list(installation.backups.rglob("data"))) == 1
+
+
+async def test_a_backup_that_nothing_opens_keeps_no_root_key(installation: Installation) -> None:
+    """And it is none to fall back on: whatever else is there is needed."""
+    await furnish(installation)
+    ports = installation.process()
+    whole = await back_up_the_catalog(installation)
+    await admin_keys(installation, "new-epoch")
+    assert (await ended(ports, await begun(ports))).state == "succeeded"
+    damaged = await back_up_the_catalog(installation)
+    backup_id = parse("bk", damaged)
+    assert backup_id is not None
+    folder = installation.backups / "catalog" / backup_id.hex
+    (folder / "manifest").write_bytes(b"damaged")
+    only = await admin_keys(installation, "retire-epoch", "1", "--destroy-backups")
+    assert "the newest backup of the catalog needs epoch 1" in only.stderr
+    assert set(await stored_backups(installation)) == {damaged, whole}
 
 
 async def test_status_counts_what_needs_each_epoch(installation: Installation) -> None:

@@ -20,9 +20,11 @@ _WORKER = "worker-transfer"
 
 
 def frozen_workers(stack: Stack, worker: str = _WORKER) -> list[psutil.Process]:
-    """The processes of this stack's worker that failpoints have frozen."""
+    """The processes of this stack's worker, or of both, that failpoints have frozen."""
     found = []
-    for child in psutil.Process(stack.pid(worker)).children(recursive=True):
+    both = {worker, f"{worker}-2"}
+    parents = [one["pid"] for one in stack.facts()["processes"] if one["name"] in both]
+    for child in (c for pid in parents for c in psutil.Process(pid).children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             if child.status() == psutil.STATUS_STOPPED:
                 found.append(child)

@@ -17,7 +17,12 @@ from tests.integration.moves.faults import (
     frozen,
     prove,
 )
-from tests.integration.moves.test_move import begin, look, make  # noqa: F401 - a fixture
+from tests.integration.moves.test_move import (  # noqa: F401 - a fixture
+    begin,
+    look,
+    make,
+    to_the_catalog,
+)
 from tests.integration.moves.writers import Fleet, Writer, writing
 from tests.integration.restores.test_failures import ran
 
@@ -286,3 +291,37 @@ async def test_what_an_administrator_wrote_behind_the_fence_is_found(
 async def back(driver: Driver, slug: str) -> dict[str, Any]:
     found: dict[str, Any] = await driver.call("POST", f"/v1/tenants/{slug}/moves/reverse")
     return found
+
+
+async def test_a_pooler_that_is_away_is_waited_for_before_anybody_is_paused(
+    driver: Driver,
+    stack: Stack,
+    look: Any,  # noqa: F811
+) -> None:
+    """And not waited for any more once it was taken out."""
+    slug = await make(driver, look, "one-away")
+    async with writing(driver, slug) as fleet:
+        await add_a_pooler_that_is_away(stack)
+        operation = await begin(driver, slug)
+        async with asyncio.timeout(SECONDS):
+            while "pooler p-gone is away" not in str(operation):
+                await asyncio.sleep(0.1)
+                operation = await driver.call("GET", f"/v1/operations/{operation['id']}")
+        await writes_on(fleet)
+        assert [writer.errors for writer in fleet.writers] == [[] for _ in fleet.writers]
+        gone = await driver.api.delete("/v1/poolers/p-gone")
+        assert gone.status_code == 204, gone.text
+        await driver.finish(operation, SECONDS)
+        await writes_on(fleet)
+    assert [writer.errors for writer in fleet.pooled] == [[] for _ in fleet.pooled]
+    await prove(driver, stack, look, fleet, "pg-b")
+
+
+async def add_a_pooler_that_is_away(stack: Stack) -> None:
+    """As one that has registered, and is gone since."""
+    catalog = await to_the_catalog(stack)
+    await catalog.execute(
+        """INSERT INTO poolers (id, name, cell_id, host, port, last_seen_at)
+           SELECT gen_random_uuid(), 'p-gone', id, '127.0.0.1', 1, 'epoch' FROM cells LIMIT 1"""
+    )
+    await catalog.close()
