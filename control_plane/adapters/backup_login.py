@@ -6,6 +6,7 @@ may change nothing. What a tenant left behind can run with these rights at most 
 
 from control_plane.adapters import scram
 from control_plane.adapters.admin_sessions import terminate_logins
+from control_plane.adapters.administrator import abilities, guarded_settings
 from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.sql_text import fill
 from control_plane.config import Secret
@@ -20,9 +21,8 @@ _MINUTES = 30
 _UNTIL = "SELECT (clock_timestamp() + make_interval(mins => $1))::text"
 # Set each time, for roles that an older version made. lc_messages: pg_dump tells what went wrong
 # in the server's words only.
+_SETTINGS: dict[str, str | int] = {"lo_compat_privileges": "on", "lc_messages": "C"}
 _OPEN = """
-ALTER ROLE {backup} SET lo_compat_privileges = on;
-ALTER ROLE {backup} SET lc_messages = 'C';
 ALTER ROLE {backup} SET client_connection_check_interval = '1s';
 ALTER ROLE {backup} LOGIN PASSWORD {verifier} VALID UNTIL '%s';
 """
@@ -49,7 +49,9 @@ async def open_backup_login(admin: Connection, roles: RoleSet) -> Secret:
                 "the tenant's backup login is in use: it is being dumped, copied or compared"
             )
         until = await admin.fetchval(_UNTIL, _MINUTES)
-        await admin.execute(fill(_OPEN, backup=roles.backup, verifier=verifier) % until)
+        settings = guarded_settings(await abilities(admin), roles.backup, _SETTINGS)
+        opened = fill(_OPEN, backup=roles.backup, verifier=verifier) % until
+        await admin.execute(settings + opened)
     return password
 
 
