@@ -19,13 +19,18 @@ _known: WeakKeyDictionary[Connection, Abilities] = WeakKeyDictionary()
 
 
 async def abilities(connection: Connection) -> Abilities:
-    """What the login of this session may do; a server is asked once for each connection."""
+    """What the login of this session may do; a server is asked once for each use of a session."""
     if connection.get_settings().is_superuser == "on":
         return EVERYTHING
     known = _known.get(connection)
     if known is None:
         known = _known[connection] = await read_abilities(connection)
     return known
+
+
+def forget(connection: Connection) -> None:
+    """Ask again: somebody may have given or taken something meanwhile."""
+    _known.pop(connection, None)
 
 
 async def read_abilities(connection: Connection) -> Abilities:

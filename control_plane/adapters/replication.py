@@ -22,7 +22,12 @@ from control_plane.adapters.sql_text import fill
 from control_plane.adapters.template_database import libpq_arguments
 from control_plane.config import Secret
 from control_plane.domain.administrators import STREAMING_ROLE
-from control_plane.domain.errors import ObjectInUse, ReplicationBroken
+from control_plane.domain.errors import (
+    ObjectInUse,
+    ReplicationBroken,
+    ServerRefused,
+    UnexpectedDatabaseError,
+)
 from control_plane.domain.moves import Link, Table
 
 MARKER = "cp_meta.move_marker"
@@ -118,22 +123,40 @@ async def exported_slot(source: Place, link: Link) -> AsyncIterator[Exported]:
         ObjectInUse: a transaction somewhere on the server is open for longer than a minute.
         ServerUnavailable, ServerRefused: see ``postgres_server.connect``.
     """
-    with translated(), libpq_arguments(source.address, source.session) as arguments:
-        connection = await psycopg.AsyncConnection.connect(
-            host=source.address.host,
-            port=source.address.port,
-            user=source.address.user,
-            password=source.address.password.reveal(),
-            dbname=source.database,
-            replication="database",
-            autocommit=True,
-            **arguments,  # type: ignore[arg-type]  # libpq takes every one of them as text
-        )
+    connection = await _streaming(source)
     try:
         with translated():
             yield await _make_slot(connection, link.name)
     finally:
         await connection.close()
+
+
+async def may_stream(place: Place) -> bool:
+    """Whether the server lets this login stream changes, whatever roles it has.
+
+    Raises:
+        ServerUnavailable: it does not answer.
+    """
+    try:
+        connection = await _streaming(place)
+    except (ServerRefused, UnexpectedDatabaseError):
+        return False
+    await connection.close()
+    return True
+
+
+async def _streaming(place: Place) -> "psycopg.AsyncConnection[Any]":
+    with translated(), libpq_arguments(place.address, place.session) as arguments:
+        return await psycopg.AsyncConnection.connect(
+            host=place.address.host,
+            port=place.address.port,
+            user=place.address.user,
+            password=place.address.password.reveal(),
+            dbname=place.database,
+            replication="database",
+            autocommit=True,
+            **arguments,  # type: ignore[arg-type]  # libpq takes every one of them as text
+        )
 
 
 @asynccontextmanager

@@ -149,6 +149,24 @@ def show(session: Session, name: str) -> None:
         _print_findings(server.get("preflight") or [])
 
 
+@servers.command("administrator-sql", examples=("tenantry servers administrator-sql tenantry",))
+@click.argument("user")
+@pass_session
+def administrator_sql(session: Session, user: str) -> None:
+    """Print what a superuser runs so that USER can enrol a server without being one.
+
+    For Postgres 16 and newer. Nothing is asked or changed.
+    """
+    # Drivers are slow to import.
+    from control_plane.adapters.administrator import administrator_script  # noqa: PLC0415
+
+    script = administrator_script(user)
+    if session.json:
+        print_json({"sql": script})
+    else:
+        click.echo(script, nl=False)
+
+
 @servers.command("drain")
 @name_argument
 @click.option("--move", is_flag=True, help="Move its tenants to other servers, one by one.")

@@ -77,7 +77,7 @@ def _public(facts: ServerFacts) -> Check:
         listed = ", ".join(quoted(database) for database in facts.public_databases)
         remedy = f"as their owner: REVOKE ALL ON DATABASE {listed} FROM PUBLIC"
         if "postgres" in facts.public_databases:
-            remedy += f"; GRANT CONNECT ON DATABASE postgres TO {quoted(facts.user)}"
+            remedy += f"; GRANT CONNECT, TEMPORARY ON DATABASE postgres TO {quoted(facts.user)}"
         return Check(name, "advice", f"every login may connect to {named}", wanted, remedy)
     return Check(name, "ok", "none but what enrolment closes", wanted)
 

@@ -19,7 +19,7 @@ GRANT EXECUTE ON FUNCTION pg_replication_origin_advance(text, pg_lsn), pg_create
 GRANT SET ON PARAMETER temp_file_limit, lo_compat_privileges, lc_messages TO {administrator};
 -- Any role may connect to these two until this is said.
 REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
-GRANT CONNECT ON DATABASE postgres TO {administrator};
+GRANT CONNECT, TEMPORARY ON DATABASE postgres TO {administrator};
 -- To find noisy tenants, where the server counts statements.
 DO $body$ BEGIN
     IF 'pg_stat_statements' = ANY (string_to_array(
