@@ -11,9 +11,11 @@ import asyncpg
 import pyrage  # type: ignore[import-untyped]  # it comes without stubs
 import pytest
 
+from control_plane.domain.tenants import TIER_LIMITS
 from tests.conftest import Cli
 from tests.driver import Driver, fresh_slug
 from tests.integration.limited.conftest import Enrolled
+from tests.integration.tenant_server.postgres_fixture import LIMITED
 
 LONG_SECONDS = 240.0
 _MINE = "purpose = 'primary' AND tenant_id = (SELECT id FROM tenants WHERE slug = $1)"
@@ -114,11 +116,14 @@ async def test_a_login_its_limits_and_its_password(
     made = await driver.create(slug, server=server.name)
     assert made["server"] == server.name
     first = (await driver.dsn(slug))["dsn"]
-    await driver.run(slug, "limit", limits={"temp_file_limit_mb": 7, "statement_timeout_ms": 7000})
+    await driver.run(slug, "limit", statement_timeout_ms=7000)
     async with application(driver, slug) as connection:
         assert await connection.fetchval("SHOW statement_timeout") == "7s"
-        enforced = await connection.fetchval("SHOW temp_file_limit")
-        assert enforced == ("7MB" if server.cluster.user == "tenantry_limited" else "-1")
+        enforced = await connection.fetchval(
+            "SELECT setting::int / 1024 FROM pg_settings WHERE name = 'temp_file_limit'"
+        )
+        wanted = TIER_LIMITS["standard"].login.temp_file_limit_mb
+        assert enforced == (wanted if server.cluster.user == LIMITED else 0)
     rotated = await asyncio.to_thread(cli, "rotate", slug, "--grace", "5m", "--wait")
     assert rotated.code == 0, rotated.stderr
     assert (await driver.dsn(slug))["dsn"] != first

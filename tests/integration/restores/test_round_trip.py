@@ -110,8 +110,8 @@ async def test_everything_comes_back(
     assert found.digest == backup.manifest.content.digest
     assert found.large_objects.rows == 3
     async with scratch.inside() as inside:
-        found = await scratch_examination.examine(inside, backup.manifest, backup.roles)
-        assert found == Examination([], checked=True)
+        examined = await scratch_examination.examine(inside, backup.manifest, backup.roles)
+        assert examined == Examination([], checked=True)
         mark = await read_mark(inside)
     if source == target:
         assert await schema_text(scratch.place, scratch.database) == await schema_text(
