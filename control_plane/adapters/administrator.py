@@ -4,6 +4,7 @@ An attribute of a role may only be named, even to take it away, by whoever has i
 without any, so what cannot be named is left unsaid, and inspections tell who has one nevertheless.
 """
 
+import re
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -11,7 +12,9 @@ import msgspec
 from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.sql_text import Clause, fill, load
 from control_plane.domain.administrators import EVERYTHING, GUARDED_SETTINGS, Abilities
+from control_plane.domain.errors import Invalid
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 _SETTING = "ALTER ROLE {role} SET {setting} = {value};\n"
 # Whoever makes a role may give it away; only by this it may also become it and act for it.
 _REACH = "SET LOCAL createrole_self_grant = 'set, inherit';"
@@ -67,12 +70,18 @@ def guarded_settings(may: Abilities, role: str, values: dict[str, str | int]) ->
 
 
 def administrator_script(name: str) -> str:
-    """What a superuser runs so that the login ``name`` can be a server's administrator."""
-    quoted, literal = name.replace('"', '""'), name.replace("'", "''")
+    """What a superuser runs so that the login ``name`` can be a server's administrator.
+
+    Raises:
+        Invalid: it is not a name that can be written anywhere in a script.
+    """
+    if _PLAIN_NAME.fullmatch(name) is None:
+        words = "give 1 to 63 letters, digits, '_', '-' and '.'"
+        raise Invalid(f"user {name!r}: {words}", [{"field": "user", "message": words}])
     return fill(
         load("limited_administrator"),
-        administrator=Clause(f'"{quoted}"'),
-        administrator_literal=Clause(f"'{literal}'"),
+        administrator=Clause(f'"{name}"'),
+        administrator_literal=Clause(f"'{name}'"),
     )
 
 
