@@ -84,6 +84,7 @@ def _remove(api: httpx.Client, name: str) -> None:
         answer = api.delete(f"/v1/servers/{name}")
         if answer.is_success and answer.json().get("removed"):
             return
+        assert "still holds" not in answer.text
         assert time.monotonic() < deadline, f"{answer.status_code} {answer.text}"
         time.sleep(0.3)
 
