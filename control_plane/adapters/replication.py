@@ -45,7 +45,6 @@ GRANT CONNECT ON DATABASE {database} TO {sender};
 """
 _LEND_STREAMING = f"GRANT {STREAMING_ROLE} TO {{sender}};"
 _DROP_SENDER = """
-{reach}
 DO $body$ BEGIN
     IF to_regrole('{sender}') IS NOT NULL THEN
         ALTER ROLE {sender} NOLOGIN;

@@ -24,7 +24,7 @@ from tests.integration.tenant_server.postgres_fixture import (
 @pytest.fixture(scope="session", params=VERSIONS)
 def tenant_server(request: pytest.FixtureRequest) -> Iterator[TenantServer]:
     """One server of each version for the whole run."""
-    with running_server(request.param, limited=request.config.option.limited) as running:
+    with running_server(request.param) as running:
         yield running
 
 
