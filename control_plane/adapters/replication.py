@@ -16,7 +16,7 @@ import psycopg
 from control_plane.adapters import scram
 from control_plane.adapters.administrator import abilities, attributes, reach
 from control_plane.adapters.clock import new_id
-from control_plane.adapters.postgres_server import Connection, translated
+from control_plane.adapters.postgres_server import Connection, connect, translated
 from control_plane.adapters.schema_copy import Place
 from control_plane.adapters.sql_text import fill
 from control_plane.adapters.template_database import libpq_arguments
@@ -26,7 +26,7 @@ from control_plane.domain.errors import (
     ObjectInUse,
     ReplicationBroken,
     ServerRefused,
-    UnexpectedDatabaseError,
+    ServerUnavailable,
 )
 from control_plane.domain.moves import Link, Table
 
@@ -134,11 +134,13 @@ async def may_stream(place: Place) -> bool:
     """Whether the server lets this login stream changes, whatever roles it has.
 
     Raises:
-        ServerUnavailable: it does not answer.
+        ServerUnavailable, ServerRefused: it lets nobody in now; see ``postgres_server.connect``.
     """
     try:
         connection = await _streaming(place)
-    except (ServerRefused, UnexpectedDatabaseError):
+    except (ServerRefused, ServerUnavailable):
+        # The driver does not tell one from the other: whoever is let in otherwise was refused.
+        (await connect(place.address, place.database, place.session)).terminate()
         return False
     await connection.close()
     return True
