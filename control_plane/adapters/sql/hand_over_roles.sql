@@ -43,7 +43,8 @@ WITH mapping AS (
     -- whichever of its roles may give, unless it says as whom.
     SELECT p.kind, p.object, p.part, m.old, e.is_grantable,
            CASE WHEN current_setting('is_superuser') = 'off' AND pg_has_role(p.owner, 'MEMBER')
-                THEN format('SET LOCAL ROLE %I; ', coalesce(o.new, pg_get_userbyid(p.owner))) ELSE '' END AS giver,
+                THEN format('SET LOCAL ROLE %I; ', coalesce(o.new, pg_get_userbyid(p.owner)))
+                ELSE '' END AS giver,
            coalesce(quote_ident(m.new), CASE e.grantee WHEN 0 THEN 'PUBLIC'
                     ELSE quote_ident(pg_get_userbyid(e.grantee)) END) AS new,
            string_agg(e.privilege_type || coalesce(' (' || quote_ident(p.part) || ')', ''), ', ') AS what
@@ -97,35 +98,35 @@ WITH mapping AS (
 ), statements AS (
     -- Whoever becomes an owner must be able to create in the schema, at that moment: its new owner
     -- can, and others for as long as it takes.
-    SELECT -1 AS step, format('ALTER SCHEMA %I OWNER TO %I', nspname, new) AS statement
+    SELECT 1 AS step, format('ALTER SCHEMA %I OWNER TO %I', nspname, new) AS statement
       FROM spaces JOIN mapping ON old_role = nspowner
     UNION ALL
-    SELECT 0, format('GRANT CREATE ON SCHEMA %I TO %I', nspname, new) FROM guests
+    SELECT 2, format('GRANT CREATE ON SCHEMA %I TO %I', nspname, new) FROM guests
     UNION ALL
-    SELECT 2, format('REVOKE CREATE ON SCHEMA %I FROM %I', nspname, new) FROM guests
+    SELECT 4, format('REVOKE CREATE ON SCHEMA %I FROM %I', nspname, new) FROM guests
     UNION ALL
-    SELECT 1, format('REASSIGN OWNED BY %I TO %I', old, new) FROM mapping
+    SELECT 3, format('REASSIGN OWNED BY %I TO %I', old, new) FROM mapping
      WHERE EXISTS (SELECT FROM pg_shdepend s
                     WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = old_role
                       AND s.deptype = 'o' AND s.dbid = (SELECT oid FROM pg_database
                                                          WHERE datname = current_database()))
     UNION ALL
-    SELECT 1, format('CREATE USER MAPPING FOR %I SERVER %I; DROP USER MAPPING FOR %I SERVER %2$I',
+    SELECT 3, format('CREATE USER MAPPING FOR %I SERVER %I; DROP USER MAPPING FOR %I SERVER %2$I',
                      new, srvname, old)
       FROM pg_user_mappings
       JOIN mapping ON old_role = umuser
     UNION ALL
-    SELECT 3, giver || format('GRANT %s ON %s %s TO %s%s', what, kind, object, new,
+    SELECT 5, giver || format('GRANT %s ON %s %s TO %s%s', what, kind, object, new,
                      CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
            || CASE giver WHEN '' THEN '' ELSE '; RESET ROLE' END
       FROM held
     UNION ALL
-    SELECT DISTINCT 4, giver || format('REVOKE ALL%s ON %s %s FROM %I CASCADE',
+    SELECT DISTINCT 6, giver || format('REVOKE ALL%s ON %s %s FROM %I CASCADE',
                               coalesce(' (' || quote_ident(part) || ')', ''), kind, object, old)
            || CASE giver WHEN '' THEN '' ELSE '; RESET ROLE' END
       FROM held WHERE old IS NOT NULL
     UNION ALL
-    SELECT 5, format('ALTER POLICY %I ON %s TO %s', p.polname, p.polrelid::regclass,
+    SELECT 7, format('ALTER POLICY %I ON %s TO %s', p.polname, p.polrelid::regclass,
                      (SELECT string_agg(CASE WHEN role = 0 THEN 'PUBLIC'
                              ELSE quote_ident(coalesce(m.new, pg_get_userbyid(role))) END, ', ')
                         FROM unnest(p.polroles) AS role
@@ -134,35 +135,35 @@ WITH mapping AS (
      WHERE EXISTS (SELECT FROM mapping WHERE old_role = ANY (p.polroles))
     UNION ALL
     -- A default without a schema replaces the built-in one: take all of that away first.
-    SELECT 6, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE ALL ON %s FROM PUBLIC, %I',
+    SELECT 8, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I REVOKE ALL ON %s FROM PUBLIC, %I',
                      new, kind, new)
       FROM defaults WHERE everywhere
     UNION ALL
-    SELECT 7, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s GRANT %s ON %s TO %s%s', new, place,
+    SELECT 9, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s GRANT %s ON %s TO %s%s', new, place,
                      string_agg(privilege_type, ', '), kind,
                      CASE new_grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(new_grantee) END,
                      CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
       FROM default_entries WHERE which = 'set'
      GROUP BY new, place, kind, new_grantee, is_grantable
     UNION ALL
-    SELECT 8, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE ALL ON %s FROM %s', old, place,
+    SELECT 10, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE ALL ON %s FROM %s', old, place,
                      kind, CASE grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(grantee) END)
       FROM default_entries WHERE which = 'set' GROUP BY old, place, kind, grantee
     UNION ALL
-    SELECT 9, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %s', old,
+    SELECT 11, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s ON %s TO %s', old,
                      string_agg(privilege_type, ', '), kind,
                      CASE grantee WHEN 'PUBLIC' THEN 'PUBLIC' ELSE quote_ident(grantee) END)
       FROM default_entries WHERE which = 'hardwired' GROUP BY old, kind, grantee
     UNION ALL
-    SELECT 10, format('GRANT USAGE ON SCHEMA %I TO %I; GRANT SELECT ON ALL TABLES IN SCHEMA %I TO '
+    SELECT 12, format('GRANT USAGE ON SCHEMA %I TO %I; GRANT SELECT ON ALL TABLES IN SCHEMA %I TO '
                      '%I; GRANT SELECT ON ALL SEQUENCES IN SCHEMA %I TO %I',
                      nspname, $3::text, nspname, $3::text, nspname, $3::text)
       FROM spaces
     UNION ALL
-    SELECT 10, format('GRANT SELECT ON LARGE OBJECT %s TO %I', oid, $3::text)
+    SELECT 12, format('GRANT SELECT ON LARGE OBJECT %s TO %I', oid, $3::text)
       FROM pg_largeobject_metadata
     UNION ALL
-    SELECT 11, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s TO %I', maker, what, $3::text)
+    SELECT 13, format('ALTER DEFAULT PRIVILEGES FOR ROLE %I GRANT %s TO %I', maker, what, $3::text)
       FROM unnest($4::text[]) AS maker
      CROSS JOIN unnest(ARRAY['USAGE ON SCHEMAS', 'SELECT ON TABLES', 'SELECT ON SEQUENCES']) AS what
 )

@@ -32,8 +32,7 @@ DO $body$
 DECLARE made name;
 BEGIN
     FOR made IN SELECT rolname FROM pg_roles
-                 WHERE rolname ~ '^(cp_dbowner|cp_template_(owner|app|audit|ro)|(t|cp)_[0-9a-z]{{26}}_[a-z_]+)$'
-    LOOP
+                 WHERE rolname ~ '^(cp_dbowner$|cp_template_|(t|cp)_[0-9a-z]{{26}}_)' LOOP
         EXECUTE format('GRANT %I TO %I WITH ADMIN TRUE, INHERIT TRUE, SET TRUE',
                        made, {administrator_literal});
     END LOOP;
