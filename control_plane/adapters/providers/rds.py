@@ -19,6 +19,7 @@ from control_plane.adapters.providers.rds_errors import code_of, translated
 from control_plane.adapters.providers.rds_parameters import FAMILY, PARAMETERS
 from control_plane.adapters.providers.rds_states import NO_SNAPSHOT, state_of
 from control_plane.config import RdsSettings
+from control_plane.domain.administrators import LEAST_MAJOR
 from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
 from control_plane.domain.names import decode, encode
 from control_plane.domain.providers import ProviderKind, ServerWish, instance_name
@@ -57,8 +58,12 @@ class RdsProvider:
     def problems(self, wish: ServerWish) -> list[dict[str, str]]:
         region, least = self._settings.region, _LEAST_STORAGE_GB
         rules = (
-            ("provider", self._settings.endpoint is not None, _NO_SUPERUSER),
             ("region", wish.region in (None, region), f"leave it out; servers are in {region}"),
+            (
+                "version",
+                (wish.version or DEFAULT_VERSION) >= LEAST_MAJOR,
+                f"RDS makes nobody a superuser: ask for Postgres {LEAST_MAJOR} or newer",
+            ),
             ("storage_gb", (wish.storage_gb or least) >= least, f"ask for {least} or more"),
             (
                 "instance_class",
@@ -252,12 +257,6 @@ class RdsProvider:
 
     def _tags(self) -> Any:  # noqa: ANN401 - a sequence of the SDK's own dictionaries
         return [{"Key": DEPLOYMENT_TAG, "Value": self._deployment}]
-
-
-_NO_SUPERUSER = (
-    "Amazon RDS makes nobody a superuser, and a server is only enrolled with one "
-    "(docs/providers.md); use another provider, or tenantry servers add"
-)
 
 
 def _require_tag(name: str, found: Any, key: UUID) -> None:  # noqa: ANN401 - see _describe
