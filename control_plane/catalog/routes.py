@@ -193,6 +193,24 @@ async def touch(db: Connection, route: Route, state: RouteState | None = None) -
     return version
 
 
+async def touch_server(db: Connection, server_id: UUID) -> None:
+    """``touch`` every route that leads to this server, as its address has changed."""
+    cells = await db.fetch(
+        """SELECT DISTINCT r.cell_id FROM routes r JOIN databases d ON d.id = r.database_id
+           WHERE d.server_id = $1 ORDER BY 1""",
+        server_id,
+    )
+    for row in cells:
+        version = await next_version(db, row["cell_id"])
+        await db.execute(
+            """UPDATE routes r SET version = $3 FROM databases d
+               WHERE d.id = r.database_id AND d.server_id = $1 AND r.cell_id = $2""",
+            server_id,
+            row["cell_id"],
+            version,
+        )
+
+
 async def want_pause(
     db: Connection,
     route: Route,

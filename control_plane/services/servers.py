@@ -13,6 +13,7 @@ from control_plane.catalog import (
     drains,
     operations,
     provided_servers,
+    routes,
     servers,
 )
 from control_plane.catalog.audit import Caller, Entry
@@ -307,12 +308,11 @@ async def _problem(ports: Ports, server: Server) -> str | None:
 
 
 async def _followed(ports: Ports, server: Server) -> bool:
-    """Whether its name leads to it at another address, as after a failover of RDS.
+    """Whether its name leads to it at another address: a failover of RDS, a container made anew.
 
-    Only where certificates are verified: this one and the system identifier prove who answers.
+    Its system identifier says that it is the same, its part of SCRAM that it knows the verifier of
+    our password, and its certificate, where one is verified, whose it is.
     """
-    if server.tls != "verify-full":
-        return False
     try:
         hostaddr = await network.resolve(server.host, server.port, ports.settings.server_networks)
     except TenantryError:
@@ -322,6 +322,7 @@ async def _followed(ports: Ports, server: Server) -> bool:
         return False
     async with ports.catalog.transaction() as db:
         if await servers.readdress(db, server.id, server.hostaddr, hostaddr):
+            await routes.touch_server(db, server.id)
             facts: dict[str, object] = {"from": server.hostaddr, "to": hostaddr}
             await audit.record_system(db, Entry("server.readdressed", server.name, facts=facts))
     return True

@@ -49,9 +49,35 @@ async def test_who_proves_to_be_the_same_is_followed(
     assert told == [("server.readdressed", {"from": OLD, "to": NEW})]
 
 
+@pytest.mark.parametrize("tls", ["require", "disable"])
+async def test_without_a_verified_certificate_it_proves_itself_by_scram(
+    ports: Ports, db: Connection, moved: Server, tls: str
+) -> None:
+    await db.execute("UPDATE servers SET tls = $2, ca_pem = NULL WHERE id = $1", moved.id, tls)
+    await watch_servers(ports)
+    seen = await get_server(db, moved.name)
+    assert (seen.hostaddr, seen.reachable, seen.problem) == (NEW, True, None)
+
+
+async def test_who_does_not_know_the_password_is_not_followed(
+    ports: Ports, db: Connection, moved: Server, fleet: dict[int, TenantServer]
+) -> None:
+    admin = await fleet[15].admin()
+    await admin.execute("CREATE ROLE somebody_else LOGIN SUPERUSER PASSWORD 'of their own'")
+    await db.execute(
+        "UPDATE servers SET admin_login = 'somebody_else', tls = 'disable', ca_pem = NULL "
+        "WHERE id = $1",
+        moved.id,
+    )
+    await watch_servers(ports)
+    await admin.execute("DROP ROLE somebody_else")
+    await admin.close()
+    seen = await get_server(db, moved.name)
+    assert (seen.hostaddr, seen.reachable) == (OLD, False)
+
+
 @pytest.mark.parametrize(
-    ("column", "value"),
-    [("tls", "require"), ("system_identifier", 1), ("host", "other.tenantry.test")],
+    ("column", "value"), [("system_identifier", 1), ("host", "other.tenantry.test")]
 )
 async def test_who_does_not_prove_it_is_not_followed(
     ports: Ports, db: Connection, moved: Server, column: str, value: object
