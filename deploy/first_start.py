@@ -8,12 +8,12 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from control_plane.config import Settings
 from deploy import commands
 from deploy.catalog_role import Administrator, make_catalog
+from deploy.server_argument import ServerToEnrol
 
 DEMO_SLUG, DEMO_NAME = "demo-clinic", "Demo Clinic"
 ROLES = ("sales_ops", "operator", "security_admin", "auditor", "app")
@@ -22,28 +22,6 @@ _TOKEN = "admin.token"  # noqa: S105 the name of a file
 
 class FirstStartError(Exception):
     """A part of the first start failed; the message is what ``tenantry`` said."""
-
-
-@dataclass(frozen=True)
-class ServerToEnrol:
-    """A tenant server by name; its administrator's password is in a file of that name."""
-
-    name: str
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> "ServerToEnrol":
-        """``NAME=HOST:PORT``.
-
-        Raises:
-            ValueError: it is not.
-        """
-        name, equals, address = text.partition("=")
-        host, colon, port = address.rpartition(":")
-        if not (name and equals and host and colon and port.isdigit()):
-            raise ValueError(f"{text!r} is not NAME=HOST:PORT")
-        return cls(name, host, int(port))
 
 
 def set_up(settings: Settings, administrator: Administrator) -> None:

@@ -1,9 +1,14 @@
-"""Whether the process of a container does its work: what its health check asks."""
+"""Whether the process of a container does its work: what its health check asks.
+
+It is asked of every container every few seconds, so it imports little.
+"""
 
 import socket
+import sys
 import time
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+
+from control_plane.config import Settings, SettingsError, pooler_from_environment
 
 ANSWER_SECONDS = 3.0
 # A pulse is due every 2 s; a machine that is busy for a moment is no reason to restart.
@@ -11,8 +16,22 @@ PULSE_SECONDS = 30.0
 SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # postgresql.org/docs/15/protocol-message-formats
 
 
+def check(process: str, host: str, port: int) -> int:
+    """0 when the process does its work, else 1 and what is wrong; ``host``, ``port``: the API's."""
+    try:
+        problem = _problem_of(process, host, port)
+    except SettingsError as error:
+        problem = str(error)
+    if problem is not None:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
 def of_api(host: str, port: int) -> str | None:
     """What is wrong with the API; ``None`` when it is ready."""
+    from http.client import HTTPConnection, HTTPException  # noqa: PLC0415
+
     connection = HTTPConnection(host, port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", "/health/ready")
@@ -44,3 +63,14 @@ def of_pgbouncer(host: str, port: int) -> str | None:
     except OSError as error:
         return f"PgBouncer does not answer: {error}"
     return None if answer in {b"N", b"S"} else "something that is no PgBouncer answers"
+
+
+def _problem_of(process: str, host: str, port: int) -> str | None:
+    if process == "api":
+        return of_api(host, port)
+    if process == "pgbouncer":
+        settings = pooler_from_environment()
+        return of_pgbouncer(settings.host, settings.port)
+    if process == "pooler-agent":
+        return of_pulse(pooler_from_environment().pulse_file)
+    return of_pulse(Settings.from_environment().engine.pulse_file)

@@ -28,6 +28,7 @@ LONG = (
     "crash",
     "integration/catalog_life",
     "integration/console",
+    "integration/limited",
     "integration/moves",
     "integration/providers",
     "integration/query_budget",
@@ -110,6 +111,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long tests as well")
     parser.addoption("--half", choices=("first", "second"), help="run a half of the tests only")
     parser.addoption("--doubled", action="store_true", help="on a stack with two of everything")
+    words = "administrators are no superusers on Postgres 16 and newer"
+    parser.addoption("--limited", action="store_true", help=words)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -160,6 +163,7 @@ def stack(stack_home: Path, request: pytest.FixtureRequest) -> Iterator[Stack]:
             attached=True,
             demo=False,
             doubled=request.config.option.doubled,
+            limited=request.config.option.limited,
             postgres_settings=FAST_POSTGRES,
             environment={
                 **FAST_TENANTRY,

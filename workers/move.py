@@ -31,7 +31,12 @@ async def preflight(ctx: StepContext) -> Outcome:
     facts = await moving.facts_of(ctx, way.live)
     async with ctx.admin(way.coming.server) as admin:
         target = await read_target(admin, facts.locale.collate)
-    target = msgspec.structs.replace(target, storage=storage_of(way.coming.server.labels))
+    facts = msgspec.structs.replace(facts, may=await moving.may_of(ctx, way.live))
+    target = msgspec.structs.replace(
+        target,
+        storage=storage_of(way.coming.server.labels),
+        may=await moving.may_of(ctx, way.coming),
+    )
     found = survey(facts, target)
     method = _choose(ctx, found)
     keyless = [table.name for table in facts.tables if not table.keyed]

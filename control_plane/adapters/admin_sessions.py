@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from control_plane.adapters.administrator import forget
 from control_plane.adapters.postgres_server import Connection, ServerAddress, connect, translated
 from control_plane.domain.errors import ObjectInUse, ServerUnavailable
 
@@ -113,6 +114,7 @@ class AdminSessions:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             connection.terminate()
             return
+        forget(connection)
         connections = self._idle.setdefault(key, [])
         if len(connections) < self._max_idle:
             connections.append(connection)

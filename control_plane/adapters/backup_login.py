@@ -6,6 +6,7 @@ may change nothing. What a tenant left behind can run with these rights at most 
 
 from control_plane.adapters import scram
 from control_plane.adapters.admin_sessions import terminate_logins
+from control_plane.adapters.administrator import abilities, attributes, guarded_settings
 from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.sql_text import fill
 from control_plane.config import Secret
@@ -20,11 +21,10 @@ _MINUTES = 30
 _UNTIL = "SELECT (clock_timestamp() + make_interval(mins => $1))::text"
 # Set each time, for roles that an older version made. lc_messages: pg_dump tells what went wrong
 # in the server's words only.
+_SETTINGS: dict[str, str | int] = {"lo_compat_privileges": "on", "lc_messages": "C"}
 _OPEN = """
-ALTER ROLE {backup} SET lo_compat_privileges = on;
-ALTER ROLE {backup} SET lc_messages = 'C';
 ALTER ROLE {backup} SET client_connection_check_interval = '1s';
-ALTER ROLE {backup} LOGIN PASSWORD {verifier} VALID UNTIL '%s';
+ALTER ROLE {backup} LOGIN PASSWORD {verifier} VALID UNTIL '%s' {past_policies};
 """
 # It has one password at a time: a copy of the tenant may be compared while the tenant is dumped.
 _TAKE = "SELECT pg_try_advisory_lock(hashtextextended('cp:backup_login:' || $1, 0))"
@@ -49,7 +49,14 @@ async def open_backup_login(admin: Connection, roles: RoleSet) -> Secret:
                 "the tenant's backup login is in use: it is being dumped, copied or compared"
             )
         until = await admin.fetchval(_UNTIL, _MINUTES)
-        await admin.execute(fill(_OPEN, backup=roles.backup, verifier=verifier) % until)
+        may = await abilities(admin)
+        opened = fill(
+            _OPEN,
+            backup=roles.backup,
+            verifier=verifier,
+            past_policies=attributes(may, past_policies=True),
+        )
+        await admin.execute(guarded_settings(may, roles.backup, _SETTINGS) + opened % until)
     return password
 
 

@@ -43,12 +43,13 @@ _SHOWN = 5
 class Relation(msgspec.Struct, frozen=True):
     """A table, partitioned table or sequence; ``name`` is ``schema.name``, quoted.
 
-    ``statement`` reads what it holds.
+    ``statement`` reads what it holds. ``guarded``: row security would hide some of it.
     """
 
     kind: str
     name: str
     readable: bool
+    guarded: bool
     bytes: int
     statement: str | None
 
@@ -126,6 +127,11 @@ async def _relations(connection: Connection, login: str) -> list[Relation]:
         raise DumpFailed(
             f"{login} may not read {', '.join(hidden[:_SHOWN])}{more}; let whoever owns it GRANT "
             f"SELECT on it, and USAGE on its schema, TO {login}"
+        )
+    if guarded := sorted(relation.name for relation in relations if relation.guarded):
+        raise DumpFailed(
+            f"row security would hide rows of {', '.join(guarded[:_SHOWN])} from {login}: let a "
+            "superuser give the server's administrator BYPASSRLS, who passes it on"
         )
     return relations
 

@@ -9,8 +9,14 @@ from collections.abc import Iterable
 
 from control_plane.adapters import scram
 from control_plane.adapters.admin_sessions import terminate_logins
+from control_plane.adapters.administrator import (
+    abilities,
+    attributes,
+    guarded_settings,
+    reach,
+)
 from control_plane.adapters.postgres_server import Connection, translated
-from control_plane.adapters.scratch_database import loader_of
+from control_plane.adapters.scratch_database import LOADER_SETTINGS, loader_of
 from control_plane.adapters.sql_text import fill, load
 from control_plane.adapters.tenant_database import drop_tenant_database, open_to_roles
 from control_plane.config import Secret
@@ -22,18 +28,17 @@ _ITERATIONS = 8
 
 # BYPASSRLS: keys are checked over tables whose owner is bound by policies (FORCE).
 _LOADER = """
+{reach}
 DO $body$ BEGIN
     IF to_regrole('{loader}') IS NULL THEN CREATE ROLE {loader}; END IF;
 END $body$;
-ALTER ROLE {loader} NOLOGIN PASSWORD NULL INHERIT BYPASSRLS
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION CONNECTION LIMIT 16;
+ALTER ROLE {loader} NOLOGIN PASSWORD NULL INHERIT {past_policies} CONNECTION LIMIT 16;
 ALTER ROLE {loader} RESET ALL;
 ALTER ROLE {loader} SET search_path = pg_catalog;
 ALTER ROLE {loader} SET synchronous_commit = off;
 ALTER ROLE {loader} SET maintenance_work_mem = '256MB';
 ALTER ROLE {loader} SET client_connection_check_interval = '1s';
 ALTER ROLE {loader} SET jit = off;
-ALTER ROLE {loader} SET lc_messages = 'C';
 GRANT {owner}, {auditor} TO {loader};
 """
 _LET_IN = "ALTER ROLE {loader} LOGIN PASSWORD {verifier};"
@@ -54,9 +59,12 @@ GRANT USAGE ON SCHEMA cp_meta TO {backup};
 GRANT SELECT ON ALL TABLES IN SCHEMA cp_meta TO {backup};
 """
 # A row here that has arrived on the other side proves that all before it has, too.
+# Whoever becomes an owner must be able to create in the schema, at that moment.
 _MARKER = """
 CREATE TABLE IF NOT EXISTS cp_meta.move_marker (id uuid PRIMARY KEY);
+GRANT CREATE ON SCHEMA cp_meta TO {owner};
 ALTER TABLE cp_meta.move_marker OWNER TO {owner};
+REVOKE CREATE ON SCHEMA cp_meta FROM {owner};
 GRANT SELECT ON cp_meta.move_marker TO {backup};
 """
 _EXTENSION = """
@@ -94,8 +102,7 @@ async def create_target(
             locale.provider,
             locale.icu_locale,
         )
-        script = fill(_LOADER, loader=loader, owner=roles.owner, auditor=roles.auditor)
-        await admin.execute(script)
+        await admin.execute(await _loader_script(admin, loader, roles))
         await admin.execute(str(statement))
         await admin.execute(fill(_GIVE_TO_LOADER, name=name, loader=loader))
 
@@ -166,3 +173,16 @@ async def analyze(inside: Connection) -> None:
     with translated():
         await inside.execute("SET statement_timeout = 0")
         await inside.execute("ANALYZE", timeout=_ANALYZE_SECONDS)
+
+
+async def _loader_script(admin: Connection, loader: str, roles: names.RoleSet) -> str:
+    may = await abilities(admin)
+    made = fill(
+        _LOADER,
+        loader=loader,
+        owner=roles.owner,
+        auditor=roles.auditor,
+        reach=reach(may),
+        past_policies=attributes(may, past_policies=True),
+    )
+    return made + guarded_settings(may, loader, LOADER_SETTINGS)

@@ -1,7 +1,8 @@
 """Which addresses the control plane may be sent to (S-28).
 
-A host is a plain name or address, resolved once; every address behind it is judged, and the one
-that is returned is dialled from then on, so that a name cannot lead elsewhere later.
+A host is a plain name or address; every address behind it is judged, and the one that is returned
+is dialled from then on, so that a name cannot lead elsewhere later. Only of a server that proves
+itself by its certificate the name is asked again, when it does not answer any more.
 """
 
 import asyncio

@@ -1,9 +1,8 @@
-"""One direction of logical replication: its slot, publication and subscription, its two roles.
+"""The sending side of logical replication: its slot, its publication, the role that streams.
 
 Everything is named after the move (``domain.moves.Link``), may be made twice, and is gone when it
-was dropped twice. The sending role may stream and nothing else; changes are applied in the name of
-a role that may write the tenant's tables and nothing else, so that a trigger of the tenant never
-runs as an administrator (S-08).
+was dropped twice. The sending role may stream and nothing else. What receives is in
+``subscriptions.py``; the marks that travel from one side to the other are here.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -13,18 +12,23 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg.conninfo import make_conninfo
 
 from control_plane.adapters import scram
+from control_plane.adapters.administrator import abilities, attributes, reach
 from control_plane.adapters.clock import new_id
-from control_plane.adapters.postgres_server import Connection, ServerAddress, translated
+from control_plane.adapters.postgres_server import Connection, connect, translated
 from control_plane.adapters.schema_copy import Place
 from control_plane.adapters.sql_text import fill
 from control_plane.adapters.template_database import libpq_arguments
 from control_plane.config import Secret
-from control_plane.domain.errors import ObjectInUse, ReplicationBroken
+from control_plane.domain.administrators import STREAMING_ROLE
+from control_plane.domain.errors import (
+    ObjectInUse,
+    ReplicationBroken,
+    ServerRefused,
+    ServerUnavailable,
+)
 from control_plane.domain.moves import Link, Table
-from control_plane.domain.names import RoleSet
 
 MARKER = "cp_meta.move_marker"
 _ITERATIONS = 4096
@@ -32,13 +36,14 @@ _SLOT_SECONDS = 60.0
 _LOOKS = 500
 
 _SENDER = """
+{reach}
 DO $body$ BEGIN
     IF to_regrole('{sender}') IS NULL THEN CREATE ROLE {sender}; END IF;
 END $body$;
-ALTER ROLE {sender} LOGIN REPLICATION PASSWORD {verifier} CONNECTION LIMIT 3
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOINHERIT;
+ALTER ROLE {sender} LOGIN PASSWORD {verifier} CONNECTION LIMIT 3 {streams};
 GRANT CONNECT ON DATABASE {database} TO {sender};
 """
+_LEND_STREAMING = f"GRANT {STREAMING_ROLE} TO {{sender}};"
 _DROP_SENDER = """
 DO $body$ BEGIN
     IF to_regrole('{sender}') IS NOT NULL THEN
@@ -47,43 +52,6 @@ DO $body$ BEGIN
             REVOKE ALL ON DATABASE {database} FROM {sender};
         END IF;
         DROP ROLE {sender};
-    END IF;
-END $body$;
-"""
-# A subscription can only be made by a superuser before Postgres 16, and belongs to who made it.
-# LOGIN lets the server's own worker be this role; without a password nobody else can.
-# Not disable_on_error: a sender that is started again is an error, too.
-_SUBSCRIBE = """
-DO $body$ BEGIN
-    IF to_regrole('{applier}') IS NULL THEN CREATE ROLE {applier}; END IF;
-END $body$;
-ALTER ROLE {applier} LOGIN PASSWORD NULL SUPERUSER BYPASSRLS
-    NOCREATEDB NOCREATEROLE NOREPLICATION;
-GRANT {owner}, {auditor} TO {applier};
-GRANT CONNECT ON DATABASE {database} TO {applier};
-SET LOCAL ROLE {applier};
-CREATE SUBSCRIPTION {name} CONNECTION %s PUBLICATION {name}
-    WITH (create_slot = false, slot_name = {name}, copy_data = false, enabled = false{more});
-RESET ROLE;
-ALTER ROLE {applier} NOSUPERUSER;
-"""
-_ENABLE = "ALTER SUBSCRIPTION {name} ENABLE"
-_DISABLE = "ALTER SUBSCRIPTION {name} DISABLE"
-_SUBSCRIBED = """
-SELECT s.oid, s.subenabled FROM pg_subscription s
-  JOIN pg_database d ON d.oid = s.subdbid
- WHERE s.subname = $1 AND d.datname = current_database()
-"""
-_FORGET = """
-ALTER SUBSCRIPTION {name} DISABLE;
-ALTER SUBSCRIPTION {name} SET (slot_name = NONE);
-DROP SUBSCRIPTION {name};
-"""
-_DROP_APPLIER = """
-DO $body$ BEGIN
-    IF to_regrole('{applier}') IS NOT NULL THEN
-        DROP OWNED BY {applier};
-        DROP ROLE {applier};
     END IF;
 END $body$;
 """
@@ -99,9 +67,6 @@ SELECT s.subenabled AS enabled, coalesce(x.apply_error_count, 0) AS errors
 """
 # The server tries again every few seconds; a connection that broke counts as well.
 _MOST_ERRORS = 20
-_16 = 160_000
-# As the owner of a table, whom changes would be applied as, they are subject to FORCE ROW SECURITY.
-_SINCE_16 = ", origin = none, run_as_owner = true"
 
 
 class Exported(msgspec.Struct, frozen=True):
@@ -115,8 +80,19 @@ async def ensure_sender(admin: Connection, link: Link, database: str) -> Secret:
     """The login that streams this database's changes, with a new password."""
     password = scram.new_password()
     verifier = scram.verifier(password, iterations=_ITERATIONS)
+    may = await abilities(admin)
+    script = _SENDER if may.replication else _SENDER + _LEND_STREAMING
     with translated():
-        await admin.execute(fill(_SENDER, sender=link.sender, verifier=verifier, database=database))
+        await admin.execute(
+            fill(
+                script,
+                sender=link.sender,
+                verifier=verifier,
+                database=database,
+                reach=reach(may),
+                streams=attributes(may, streams=True),
+            )
+        )
     return password
 
 
@@ -146,22 +122,42 @@ async def exported_slot(source: Place, link: Link) -> AsyncIterator[Exported]:
         ObjectInUse: a transaction somewhere on the server is open for longer than a minute.
         ServerUnavailable, ServerRefused: see ``postgres_server.connect``.
     """
-    with translated(), libpq_arguments(source.address, source.session) as arguments:
-        connection = await psycopg.AsyncConnection.connect(
-            host=source.address.host,
-            port=source.address.port,
-            user=source.address.user,
-            password=source.address.password.reveal(),
-            dbname=source.database,
-            replication="database",
-            autocommit=True,
-            **arguments,  # type: ignore[arg-type]  # libpq takes every one of them as text
-        )
+    connection = await _streaming(source)
     try:
         with translated():
             yield await _make_slot(connection, link.name)
     finally:
         await connection.close()
+
+
+async def may_stream(place: Place) -> bool:
+    """Whether the server lets this login stream changes, whatever roles it has.
+
+    Raises:
+        ServerUnavailable, ServerRefused: it lets nobody in now; see ``postgres_server.connect``.
+    """
+    try:
+        connection = await _streaming(place)
+    except (ServerRefused, ServerUnavailable):
+        # The driver does not tell one from the other: whoever is let in otherwise was refused.
+        (await connect(place.address, place.database, place.session)).terminate()
+        return False
+    await connection.close()
+    return True
+
+
+async def _streaming(place: Place) -> "psycopg.AsyncConnection[Any]":
+    with translated(), libpq_arguments(place.address, place.session) as arguments:
+        return await psycopg.AsyncConnection.connect(
+            host=place.address.host,
+            port=place.address.port,
+            user=place.address.user,
+            password=place.address.password.reveal(),
+            dbname=place.database,
+            replication="database",
+            autocommit=True,
+            **arguments,  # type: ignore[arg-type]  # libpq takes every one of them as text
+        )
 
 
 @asynccontextmanager
@@ -239,76 +235,6 @@ async def drop_sender(admin: Connection, link: Link, database: str) -> None:
         await admin.execute(fill(_DROP_SENDER, sender=link.sender, database=database))
 
 
-class Subscription(msgspec.Struct, frozen=True):
-    """What a subscription reads: where the sender is, as whom, and in which database."""
-
-    address: ServerAddress
-    database: str
-    password: Secret
-
-
-async def subscribe(
-    inside: Connection, link: Link, roles: RoleSet, reads: Subscription, version_num: int
-) -> None:
-    """The subscription exists, switched off; one that is there is made anew.
-
-    Where the server can, it refuses changes that came from elsewhere: they would go in circles.
-    """
-    await unsubscribe(inside, link)
-    script = _SUBSCRIBE.replace("{more}", _SINCE_16 if version_num >= _16 else "")
-    with translated():
-        script = fill(
-            script,
-            applier=link.applier,
-            owner=roles.owner,
-            auditor=roles.auditor,
-            name=link.name,
-            database=str(await inside.fetchval("SELECT current_database()::text")),
-        )
-        literal = await inside.fetchval("SELECT quote_literal($1::text)", _conninfo(link, reads))
-        async with inside.transaction():
-            await inside.execute(script % literal)
-
-
-async def begin_at(inside: Connection, link: Link, lsn: str) -> None:
-    """Nothing that was committed on the sender before this position will be asked for."""
-    with translated():
-        oid = await inside.fetchval("SELECT oid FROM pg_subscription WHERE subname = $1", link.name)
-        await inside.execute(
-            "SELECT pg_replication_origin_advance('pg_' || $1::text, $2::text::pg_lsn)",
-            str(oid),
-            lsn,
-        )
-
-
-async def enable(inside: Connection, link: Link) -> None:
-    """Changes are streamed and applied from now on."""
-    with translated():
-        await inside.execute(fill(_ENABLE, name=link.name))
-
-
-async def rest(inside: Connection, link: Link) -> None:
-    """Nothing that is committed on the sender from now on is applied, until ``go_on``."""
-    with translated():
-        await inside.execute(fill(_DISABLE, name=link.name))
-
-
-async def go_on(inside: Connection, link: Link) -> None:
-    """A subscription that rests is enabled; one that is not there is not made."""
-    with translated():
-        row = await inside.fetchrow(_SUBSCRIBED, link.name)
-    if row is not None and not row["subenabled"]:
-        await enable(inside, link)
-
-
-async def unsubscribe(inside: Connection, link: Link) -> None:
-    """Nothing is applied any more, and what applied it is gone."""
-    with translated():
-        if await inside.fetchrow(_SUBSCRIBED, link.name) is not None:
-            await inside.execute(fill(_FORGET, name=link.name))
-        await inside.execute(fill(_DROP_APPLIER, applier=link.applier))
-
-
 async def mark(inside: Connection) -> UUID:
     """A new row whose arrival on the other side proves that everything before it arrived."""
     marker = new_id()
@@ -343,13 +269,6 @@ async def reset_identity(inside: Connection, keyless: Sequence[str]) -> None:
                 await inside.execute(f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT")
 
 
-async def is_enabled(inside: Connection, link: Link) -> bool:
-    """Whether the subscription is there and switched on; one that never was may be made anew."""
-    with translated():
-        row = await inside.fetchrow(_SUBSCRIBED, link.name)
-    return row is not None and bool(row["subenabled"])
-
-
 async def require_healthy(sender: Connection, receiver: Connection, link: Link) -> None:
     """Make sure that changes still flow.
 
@@ -374,24 +293,3 @@ async def retained(admin: Connection, link: Link) -> int:
     """How many bytes of WAL the slot keeps on its server's disk."""
     with translated():
         return int(await admin.fetchval(_RETAINED, link.name) or 0)
-
-
-def _conninfo(link: Link, reads: Subscription) -> str:
-    """Channel binding proves the server, wherever the connection is encrypted."""
-    address = reads.address
-    encrypted = address.tls != "disable"
-    return make_conninfo(
-        host=address.host,
-        hostaddr=address.hostaddr or "",
-        port=address.port,
-        dbname=reads.database,
-        user=link.sender,
-        password=reads.password.reveal(),
-        application_name=link.name,
-        sslmode="require" if encrypted else "disable",
-        channel_binding="require" if encrypted else "disable",
-        gssencmode="disable",
-        keepalives_idle=30,
-        keepalives_interval=10,
-        keepalives_count=3,
-    )

@@ -9,6 +9,12 @@ from uuid import UUID
 
 from control_plane.adapters import scram
 from control_plane.adapters.admin_sessions import terminate_logins
+from control_plane.adapters.administrator import (
+    abilities,
+    attributes,
+    guarded_settings,
+    reach,
+)
 from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.sql_text import fill, load
 from control_plane.adapters.tenant_database import drop_tenant_database
@@ -19,6 +25,8 @@ from control_plane.domain.backups import Manifest
 # A password of 256 random bits that lives for one load; see migrator_lease.
 _ITERATIONS = 8
 _LOADS = "_load"
+# The words by which a full disk is told from other errors.
+LOADER_SETTINGS: dict[str, str | int] = {"lc_messages": "C"}
 
 _OPEN_DATABASE = """
 REVOKE ALL ON DATABASE {name} FROM PUBLIC;
@@ -116,7 +124,7 @@ async def create_scratch(
             locale.provider,
             locale.icu_locale,
         )
-        await admin.execute(fill(load("make_loader"), loader=loader, **heirs(roles)))
+        await admin.execute(await _loader_script(admin, loader, roles))
         await admin.execute(str(statement))
         await admin.execute(fill(_OPEN_DATABASE, name=name, owner=roles.owner))
 
@@ -234,6 +242,18 @@ async def drop_scratch(admin: Connection, name: str, loader: str, system_identif
     with translated():
         await admin.execute(fill(_DROP, loader=loader))
     return dropped
+
+
+async def _loader_script(admin: Connection, loader: str, roles: names.RoleSet) -> str:
+    may = await abilities(admin)
+    made = fill(
+        load("make_loader"),
+        loader=loader,
+        reach=reach(may),
+        past_policies=attributes(may, past_policies=True),
+        **heirs(roles),
+    )
+    return made + guarded_settings(may, loader, LOADER_SETTINGS)
 
 
 async def _execute_listed(inside: Connection, query: str, *values: object) -> None:

@@ -5,6 +5,7 @@ catalogs are read, and indexes are compared with their tables as the owner of bo
 """
 
 import asyncpg
+import msgspec
 
 from control_plane.adapters.postgres_server import Connection, translated
 from control_plane.adapters.schema_fingerprint import read_fingerprint, role_names
@@ -44,17 +45,28 @@ SELECT c.oid, c.oid::regclass::text AS name, relkind = 'i' AS is_index
 """
 
 
-async def problems(inside: Connection, manifest: Manifest, roles: names.RoleSet) -> list[str]:
-    """Everything that is wrong with the database ``inside`` is in, one sentence each.
+class Examination(msgspec.Struct, frozen=True):
+    """Everything that is wrong with a database, one sentence each.
+
+    ``checked``: tables and indexes were read from end to end, for which it takes a superuser.
+    """
+
+    problems: list[str]
+    checked: bool
+
+
+async def examine(inside: Connection, manifest: Manifest, roles: names.RoleSet) -> Examination:
+    """What is wrong with the database ``inside`` is in.
 
     It was loaded from the backup of ``manifest``, and its loader was dismissed. ``roles`` are
     those it belongs to now. ``inside`` is an administrator's.
     """
-    return [
+    problems = [
         *await _schema_problems(inside, manifest, roles),
         *await _access_problems(inside, roles),
-        *await _damages(inside, roles),
     ]
+    damages = await _damages(inside, roles)
+    return Examination([*problems, *(damages or [])], checked=damages is not None)
 
 
 async def _schema_problems(
@@ -77,24 +89,41 @@ async def _access_problems(inside: Connection, roles: names.RoleSet) -> list[str
     return [row["problem"] for row in rows]
 
 
-async def _damages(inside: Connection, roles: names.RoleSet) -> list[str]:
-    """What amcheck finds in tables, and in B-trees compared with their tables."""
-    found = []
+async def _damages(inside: Connection, roles: names.RoleSet) -> list[str] | None:
+    """What amcheck finds in tables, and in B-trees compared with their tables.
+
+    ``None`` where the administrator may not make that extension, or lend it.
+    """
     transaction = inside.transaction()
     with translated():
         await transaction.start()
         try:
-            await inside.execute(_MAKE_AMCHECK)
-            (ways,) = await inside.fetch(_AMCHECK, roles.owner)
-            await inside.execute(ways["lend"])
-            relations = await inside.fetch(_RELATIONS)
-            await inside.execute(fill(_BECOME, owner=roles.owner))
-            for row in relations:
-                way = ways["index_check" if row["is_index"] else "table_check"]
-                if damage := await _damage(inside, way, row["oid"]):
-                    found.append(f"{row['name']}: {damage}")
+            ways = await _lent_amcheck(inside, roles)
+            return None if ways is None else await _looked_through(inside, roles, ways)
         finally:
             await transaction.rollback()
+
+
+async def _lent_amcheck(inside: Connection, roles: names.RoleSet) -> asyncpg.Record | None:
+    try:
+        await inside.execute(_MAKE_AMCHECK)
+        (ways,) = await inside.fetch(_AMCHECK, roles.owner)
+        await inside.execute(ways["lend"])
+    except asyncpg.InsufficientPrivilegeError:
+        return None
+    return ways
+
+
+async def _looked_through(
+    inside: Connection, roles: names.RoleSet, ways: asyncpg.Record
+) -> list[str]:
+    found = []
+    relations = await inside.fetch(_RELATIONS)
+    await inside.execute(fill(_BECOME, owner=roles.owner))
+    for row in relations:
+        way = ways["index_check" if row["is_index"] else "table_check"]
+        if damage := await _damage(inside, way, row["oid"]):
+            found.append(f"{row['name']}: {damage}")
     return found
 
 

@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager, contextmanager
 import msgspec
 
 from control_plane.adapters import clock
+from control_plane.adapters.administrator import abilities
 from control_plane.adapters.postgres_server import Connection, ServerAddress, connect, translated
+from control_plane.domain.administrators import EVERYTHING
 from control_plane.domain.errors import ServerRefused, TenantryError
-from control_plane.domain.preflight import OLDEST_MAJOR, SETTINGS, ServerFacts
+from control_plane.domain.preflight import OLDEST_MAJOR, SETTINGS
+from control_plane.domain.preflight_facts import ServerFacts
 
 _PROBE_SECONDS = 5.0
 _GLANCE_SECONDS = 3.0
@@ -21,9 +24,16 @@ SELECT jsonb_build_object(
     'version_num', current_setting('server_version_num')::integer,
     'system_identifier', (SELECT system_identifier FROM pg_control_system()),
     'user', r.rolname,
-    'superuser', r.rolsuper,
-    'createdb', r.rolcreatedb,
-    'createrole', r.rolcreaterole,
+    'public_databases', (SELECT coalesce(jsonb_agg(o.datname ORDER BY o.datname), '[]')
+                           FROM pg_database o
+                          WHERE o.datallowconn AND o.datname IN ('postgres', 'template1')
+                            AND NOT pg_has_role(r.oid, o.datdba, 'USAGE')
+                            AND EXISTS (SELECT FROM aclexplode(coalesce(
+                                            o.datacl, acldefault('d', o.datdba))) AS e
+                                         WHERE e.grantee = 0 AND e.privilege_type = 'CONNECT')),
+    'foreign_roles', (SELECT count(*) FROM pg_roles o
+                       WHERE o.rolname ~ '^(cp_dbowner$|cp_template_|(t|cp)_[0-9a-z]{26}_)'
+                         AND NOT pg_has_role(r.oid, o.oid, 'USAGE')),
     'in_recovery', pg_is_in_recovery(),
     'encrypted', coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false),
     'settings', (SELECT coalesce(jsonb_object_agg(name, setting), '{}')
@@ -70,12 +80,15 @@ async def probe(address: ServerAddress) -> ServerFacts:
         ahead = await _clock_ahead(connection)
         text = await connection.fetchval(_FACTS, list(SETTINGS))
         facts = msgspec.json.decode(text, type=ServerFacts)
-        stale: dict[str, str] = {}
+        may, stale = EVERYTHING, dict[str, str]()
         if facts.major >= OLDEST_MAJOR:
+            may = await abilities(connection)
             stale = {
                 row["datname"]: row["said"] for row in await connection.fetch(_STALE_COLLATIONS)
             }
-    return msgspec.structs.replace(facts, stale_collations=stale, clock_ahead_seconds=ahead)
+    return msgspec.structs.replace(
+        facts, may=may, stale_collations=stale, clock_ahead_seconds=ahead
+    )
 
 
 async def glance(address: ServerAddress) -> Glance:

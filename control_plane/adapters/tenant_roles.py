@@ -4,14 +4,21 @@ Every function may be run twice; each reaches the state it names from wherever i
 layout is that of security.md: nobody who can log in owns anything.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from control_plane.adapters.admin_sessions import terminate_logins
+from control_plane.adapters.administrator import (
+    abilities,
+    attributes,
+    guarded_settings,
+    reach,
+)
 from control_plane.adapters.postgres_server import Connection, require_server, translated
 from control_plane.adapters.sql_text import fill, load
 from control_plane.domain import names
+from control_plane.domain.administrators import GUARDED_SETTINGS, Abilities
 from control_plane.domain.errors import ObjectInUse
 from control_plane.domain.tenants import LoginLimits
 
@@ -19,8 +26,7 @@ _KB_PER_MB = 1024
 _UNLIMITED = -1
 
 _OPEN = """
-ALTER ROLE {login} LOGIN PASSWORD {verifier} VALID UNTIL 'infinity'
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE {login} LOGIN PASSWORD {verifier} VALID UNTIL 'infinity' {attributes};
 """
 _CLOSE = """
 DO $body$ BEGIN
@@ -47,8 +53,9 @@ _MOST_SESSIONS = """
 SELECT max(n) FROM (SELECT count(*)::int AS n FROM pg_stat_activity
                      WHERE usename = ANY ($1::text[]) GROUP BY usename) counted
 """
+# Verifiers are in a catalog that only superusers may read.
 _INSPECT = """
-SELECT a.rolname AS login, a.rolcanlogin, a.rolpassword, a.rolconnlimit,
+SELECT a.rolname AS login, a.rolcanlogin, {verifier} AS verifier, a.rolconnlimit,
        a.rolsuper OR a.rolcreatedb OR a.rolcreaterole OR a.rolreplication OR a.rolbypassrls
            AS privileged,
        ARRAY (SELECT m.roleid::regrole::text FROM pg_auth_members m
@@ -60,7 +67,7 @@ SELECT a.rolname AS login, a.rolcanlogin, a.rolpassword, a.rolconnlimit,
                 JOIN pg_database d ON d.oid = s.setdatabase
                CROSS JOIN unnest(s.setconfig) AS c
                WHERE s.setrole = a.oid ORDER BY 1) AS database_settings
-  FROM pg_authid a
+  FROM {roles} a
  WHERE a.rolname = ANY ($1::text[])
 """
 
@@ -68,13 +75,15 @@ SELECT a.rolname AS login, a.rolcanlogin, a.rolpassword, a.rolconnlimit,
 class LoginFacts(msgspec.Struct, frozen=True):
     """One login as the server has it.
 
-    ``settings`` are ``name=value``; ``database_settings`` are ``database: name=value`` and are
-    never made by us, so any is drift (S-06). ``privileged``: any of SUPERUSER, CREATEDB,
-    CREATEROLE, REPLICATION, BYPASSRLS.
+    ``verifier`` is ``None`` also where the administrator may not see it (``verifier_shown``).
+    ``settings`` are ``name=value``, without those that it may not set; ``database_settings`` are
+    ``database: name=value`` and are never made by us, so any is drift (S-06). ``privileged``: any
+    of SUPERUSER, CREATEDB, CREATEROLE, REPLICATION, BYPASSRLS.
     """
 
     can_login: bool
     verifier: str | None
+    verifier_shown: bool
     connection_limit: int
     privileged: bool
     member_of: tuple[str, ...]
@@ -84,8 +93,11 @@ class LoginFacts(msgspec.Struct, frozen=True):
 
 async def bootstrap_server(connection: Connection) -> None:
     """Make the roles that own databases and templates, and close ``postgres`` and ``template1``."""
+    may = await abilities(connection)
     script = fill(
         load("bootstrap_server"),
+        reach=reach(may),
+        attributes=attributes(may),
         owner=names.DATABASE_OWNER,
         template_owner=names.TEMPLATE_OWNER,
         template_app=names.TEMPLATE_APP,
@@ -104,8 +116,15 @@ async def ensure_role_set(
     A login is made closed; one that exists keeps its password and stays open or closed. A role
     that an older version did not know is made beside those that exist.
     """
-    script = fill(load("ensure_role_set"), **_role_names(roles))
-    settings = (_limits_script(login, limits) for login in roles.logins)
+    may = await abilities(connection)
+    script = fill(
+        load("ensure_role_set"),
+        reach=reach(may),
+        attributes=attributes(may),
+        past_policies=attributes(may, past_policies=True),
+        **_role_names(roles),
+    )
+    settings = (_limits_script(login, limits, may) for login in roles.logins)
     with translated():
         await connection.execute("\n".join((script, *settings)))
 
@@ -114,7 +133,9 @@ async def open_login(
     connection: Connection, login: str, verifier: str, limits: LoginLimits
 ) -> None:
     """Let ``login`` in with the password of ``verifier``, within ``limits``."""
-    script = _limits_script(login, limits) + fill(_OPEN, login=login, verifier=verifier)
+    may = await abilities(connection)
+    opened = fill(_OPEN, login=login, verifier=verifier, attributes=attributes(may))
+    script = _limits_script(login, limits, may) + opened
     with translated():
         await connection.execute(script)
 
@@ -172,34 +193,37 @@ async def drop_role_set(
 
 async def inspect_logins(connection: Connection, logins: Iterable[str]) -> Mapping[str, LoginFacts]:
     """What the server holds about each of these logins; one that does not exist is left out."""
+    may = await abilities(connection)
+    verifier, source = ("a.rolpassword", "pg_authid") if may.superuser else ("NULL", "pg_roles")
+    query = _INSPECT.replace("{verifier}", verifier).replace("{roles}", source)
     with translated():
-        rows = await connection.fetch(_INSPECT, list(logins))
+        rows = await connection.fetch(query, list(logins))
     return {
         row["login"]: LoginFacts(
             can_login=row["rolcanlogin"],
-            verifier=row["rolpassword"],
+            verifier=row["verifier"],
+            verifier_shown=may.superuser,
             connection_limit=row["rolconnlimit"],
             privileged=row["privileged"],
             member_of=tuple(row["member_of"]),
-            settings=frozenset(row["settings"]),
+            settings=frozenset(filter(_is_settable(may), row["settings"])),
             database_settings=tuple(row["database_settings"]),
         )
         for row in rows
     }
 
 
-def wanted_settings(limits: LoginLimits) -> frozenset[str]:
-    """``LoginFacts.settings`` of a login that nobody has changed."""
+def wanted_settings(limits: LoginLimits, may: Abilities) -> frozenset[str]:
+    """``LoginFacts.settings`` of a login that nobody has changed since such an administrator."""
     values = _limit_values(limits)
-    return frozenset(
-        {
-            "search_path=public",
-            f"statement_timeout={values['statement_timeout_ms']}",
-            f"idle_in_transaction_session_timeout={values['idle_in_transaction_ms']}",
-            f"lock_timeout={values['lock_timeout_ms']}",
-            f"temp_file_limit={values['temp_file_limit_kb']}",
-        }
-    )
+    wanted = {
+        "search_path=public",
+        f"statement_timeout={values['statement_timeout_ms']}",
+        f"idle_in_transaction_session_timeout={values['idle_in_transaction_ms']}",
+        f"lock_timeout={values['lock_timeout_ms']}",
+        f"temp_file_limit={_temp_file_limit(limits)}",
+    }
+    return frozenset(filter(_is_settable(may), wanted))
 
 
 def wanted_connection_limit(limits: LoginLimits) -> int:
@@ -207,8 +231,18 @@ def wanted_connection_limit(limits: LoginLimits) -> int:
     return limits.connections or _UNLIMITED
 
 
-def _limits_script(login: str, limits: LoginLimits) -> str:
-    return fill(load("login_limits"), login=login, **_limit_values(limits))
+def _is_settable(may: Abilities) -> Callable[[str], bool]:
+    beyond = frozenset(GUARDED_SETTINGS) - may.settings
+    return lambda setting: setting.partition("=")[0] not in beyond
+
+
+def _limits_script(login: str, limits: LoginLimits, may: Abilities) -> str:
+    script = fill(load("login_limits"), login=login, **_limit_values(limits))
+    return script + guarded_settings(may, login, {"temp_file_limit": _temp_file_limit(limits)})
+
+
+def _temp_file_limit(limits: LoginLimits) -> int:
+    return limits.temp_file_limit_mb * _KB_PER_MB or _UNLIMITED
 
 
 def _limit_values(limits: LoginLimits) -> dict[str, int]:
@@ -217,7 +251,6 @@ def _limit_values(limits: LoginLimits) -> dict[str, int]:
         "statement_timeout_ms": limits.statement_timeout_ms,
         "idle_in_transaction_ms": limits.idle_in_transaction_ms,
         "lock_timeout_ms": limits.lock_timeout_ms,
-        "temp_file_limit_kb": limits.temp_file_limit_mb * _KB_PER_MB or _UNLIMITED,
     }
 
 

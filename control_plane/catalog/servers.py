@@ -184,6 +184,17 @@ async def record_health(
     )
 
 
+async def readdress(db: Connection, server_id: UUID, was: str, hostaddr: str) -> bool:
+    """Its name leads to another address now; ``False`` when another process was first."""
+    found = await db.fetchval(
+        "UPDATE servers SET hostaddr = $3 WHERE id = $1 AND hostaddr = $2 RETURNING id",
+        server_id,
+        was,
+        hostaddr,
+    )
+    return found is not None
+
+
 async def record_template(
     db: Connection, server_id: UUID, *, template: str, fingerprint: str, revision: str
 ) -> None:

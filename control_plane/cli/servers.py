@@ -12,11 +12,12 @@ from control_plane.cli.options import labels_option, wait_option
 from control_plane.cli.output import print_json, print_line, when
 from control_plane.cli.passwords import ask_password
 from control_plane.cli.paths import path
-from control_plane.cli.problems import Exit, Json, one_line, problem, say
+from control_plane.cli.problems import Exit, Json, one_line, problem, say, usage
 from control_plane.cli.progress import conclude
 from control_plane.cli.providing import create, delete, provided
 from control_plane.cli.session import Session, pass_session
 from control_plane.cli.tables import Column, print_facts, print_table
+from control_plane.domain.errors import Invalid
 from control_plane.domain.tenants import TIERS
 
 # Each round asks the API once more, which leaves a line in the audit log.
@@ -147,6 +148,27 @@ def show(session: Session, name: str) -> None:
     print_facts(session, server, facts)
     if not session.json:
         _print_findings(server.get("preflight") or [])
+
+
+@servers.command("administrator-sql", examples=("tenantry servers administrator-sql tenantry",))
+@click.argument("user")
+@pass_session
+def administrator_sql(session: Session, user: str) -> None:
+    """Print what a superuser runs so that USER can enrol a server without being one.
+
+    For Postgres 16 and newer. Nothing is asked or changed.
+    """
+    # Drivers are slow to import.
+    from control_plane.adapters.administrator import administrator_script  # noqa: PLC0415
+
+    try:
+        script = administrator_script(user)
+    except Invalid as error:
+        raise usage(error.message) from error
+    if session.json:
+        print_json({"sql": script})
+    else:
+        click.echo(script, nl=False)
 
 
 @servers.command("drain")

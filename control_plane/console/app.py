@@ -20,6 +20,7 @@ from control_plane.console.front import Front, Nowhere
 from control_plane.console.handover import HandoverPages
 from control_plane.console.headers import BindRequestId, add_headers
 from control_plane.console.holds import HoldPages
+from control_plane.console.inside import InsidePages
 from control_plane.console.keys import KeyPages
 from control_plane.console.operations import OperationPages
 from control_plane.console.overview import OverviewPages
@@ -53,6 +54,7 @@ PAGES: list[ControllerRouterHandler] = [
     HandoverPages,
     HoldPages,
     ExportPages,
+    InsidePages,
     PeoplePages,
     OperationPages,
     ProvisionPages,

@@ -13,6 +13,7 @@ import msgspec
 from control_plane.domain.catalog_backups import is_late
 from control_plane.domain.operations import Queue
 from control_plane.domain.preflight import NEWEST_MAJOR, OLDEST_MAJOR, SECURE_MINORS
+from control_plane.domain.providers import ProviderKind
 
 Level = Literal["ok", "advice", "problem"]
 
@@ -96,6 +97,21 @@ class DirectorySigns(msgspec.Struct, frozen=True):
     path: Path
     problem: str | None
     free_bytes: int
+
+
+class ProviderSigns(msgspec.Struct, frozen=True):
+    """What a provider of servers answers: ``problem`` when it does not, or not us.
+
+    ``missing`` is what we may not do there and have to; ``looks_only``: we may just look at what
+    there is. ``unverified``: its servers could not be told from others.
+    """
+
+    kind: ProviderKind
+    seen: str = ""
+    problem: str | None = None
+    missing: tuple[str, ...] = ()
+    looks_only: bool = False
+    unverified: bool = False
 
 
 class SecretSigns(msgspec.Struct, frozen=True):
@@ -302,6 +318,29 @@ def directories(signs: Iterable[DirectorySigns]) -> Iterator[Diagnosis]:
             yield Diagnosis(part, "problem", free, remedy)
         else:
             yield Diagnosis(part, "ok", free)
+
+
+def providers(signs: Iterable[ProviderSigns]) -> Iterator[Diagnosis]:
+    """Each provider of servers that is set up: answers, and lets us do what we have to."""
+    for sign in signs:
+        part = f"provider {sign.kind}"
+        if sign.problem is not None:
+            remedy = "correct its settings and what it lets us do: docs/providers.md"
+            yield Diagnosis(part, "problem", sign.problem, remedy)
+        elif sign.unverified:
+            found = f"{sign.seen}; nobody could tell its servers from others"
+            remedy = "name the authorities of their certificates: TENANTRY_RDS_CA_PATH"
+            yield Diagnosis(part, "problem", found, remedy)
+        elif sign.looks_only:
+            found = f"{sign.seen}; from here they may only be looked at, as befits an API"
+            remedy = "workers need more; ask where one runs: tenantry admin doctor"
+            yield Diagnosis(part, "advice", found, remedy)
+        elif sign.missing:
+            found = f"{sign.seen}; the service account may not {', '.join(sign.missing)}"
+            remedy = "give it the permissions in docs/providers.md"
+            yield Diagnosis(part, "problem", found, remedy)
+        else:
+            yield Diagnosis(part, "ok", sign.seen)
 
 
 def secret_files(signs: Iterable[SecretSigns]) -> Iterator[Diagnosis]:

@@ -87,11 +87,15 @@ class ExpectedRoute(msgspec.Struct, frozen=True):
 
 
 class FoundLogin(msgspec.Struct, frozen=True):
-    """A login as its server has it; ``as_wanted`` covers limits, settings and attributes."""
+    """A login as its server has it; ``as_wanted`` covers limits, settings and attributes.
+
+    ``verifier_shown``: only a superuser sees verifiers; to others passwords cannot be compared.
+    """
 
     can_login: bool
     verifier: str | None
     as_wanted: bool
+    verifier_shown: bool = True
 
 
 class FoundServer(msgspec.Struct, frozen=True):
@@ -281,7 +285,7 @@ def _drift(found: FoundLogin, wanted_verifier: str | None) -> str | None:
         return "is open and should be closed" if found.can_login else None
     if not found.can_login:
         return "is closed and should be open"
-    if found.verifier != wanted_verifier:
+    if found.verifier_shown and found.verifier != wanted_verifier:
         return "has another password than the catalog's"
     return None if found.as_wanted else "has other limits or settings than its tier's"
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from control_plane.domain.administrators import EVERYTHING, Abilities
 from control_plane.domain.backups import Extension, Locale, TableContent
 from control_plane.domain.names import encode
 
@@ -64,7 +65,10 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class SourceFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What preflight looks at in the database and on the server that it is on."""
+    """What preflight looks at in the database and on the server that it is on.
+
+    ``row_security`` are the tables that have it; ``may`` is what the server's administrator may do.
+    """
 
     version_num: int
     tables: tuple[Table, ...]
@@ -83,6 +87,8 @@ class SourceFacts(msgspec.Struct, frozen=True, kw_only=True):
     workers_free: int
     slot_wal_limit: int
     old_transactions: tuple[str, ...]
+    row_security: tuple[str, ...] = ()
+    may: Abilities = EVERYTHING
 
     @property
     def major(self) -> int:
@@ -101,6 +107,7 @@ class TargetFacts(msgspec.Struct, frozen=True, kw_only=True):
     workers_free: int
     databases_size: int
     storage: int | None = None
+    may: Abilities = EVERYTHING
 
     @property
     def major(self) -> int:
@@ -154,6 +161,7 @@ def _refusals(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
     if source.foreign_tables:
         named = ", ".join(source.foreign_tables)
         yield f"foreign tables need a server that a tenant cannot make: drop {named}"
+    yield from _hidden_rows(source, target)
     yield from _lacking_room(source, target)
 
 
@@ -170,6 +178,16 @@ def _offline_reasons(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
     yield from _lacking("target", target)
 
 
+def _hidden_rows(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
+    for which, may in (("source", source.may), ("target", target.may)):
+        if source.row_security and not may.bypassrls:
+            named = ", ".join(source.row_security)
+            yield (
+                f"tables have row security, and the administrator of the {which} lacks BYPASSRLS, "
+                f"without which they cannot be copied and compared as a whole: {named}"
+            )
+
+
 def _lacking_room(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
     if target.storage is None:
         return
@@ -182,6 +200,8 @@ def _lacking_room(source: SourceFacts, target: TargetFacts) -> Iterator[str]:
 
 
 def _lacking(which: str, facts: SourceFacts | TargetFacts) -> Iterator[str]:
+    if lacking := facts.may.lacking_for_moves():
+        yield f"the administrator of the {which} lacks {', '.join(lacking)} (tenantry servers show)"
     if facts.wal_level != "logical":
         yield f"wal_level of the {which} is {facts.wal_level}, not logical"
     if facts.slots_free < _SPARE:

@@ -4,19 +4,13 @@ Pure: facts in, findings out. The numbers come from the measurements in performa
 the rules on security from security.md S-07, S-15, S-49 and its version gates.
 """
 
-from typing import Literal
-
-import msgspec
-
-from control_plane.domain.preflight_settings import SETTING_RULES, Level, SettingRule
-
-Tls = Literal["disable", "require", "verify-full"]
+from control_plane.domain.preflight_administrator import administrator_checks
+from control_plane.domain.preflight_facts import Check, Profile, ServerFacts, Tls, quoted
+from control_plane.domain.preflight_settings import SETTING_RULES, SettingRule
 
 OLDEST_MAJOR, NEWEST_MAJOR = 15, 18
 # The first minor releases whose clients and servers have the fix of CVE-2026-18408.
 SECURE_MINORS = {15: 19, 16: 15, 17: 11, 18: 6}
-# Before Postgres 16, CREATEROLE could grant itself pg_execute_server_program.
-_ROLES_ARE_CONFINED_SINCE = 16
 _MOST_CLOCK_SECONDS = 30.0
 # A move takes one slot and one sender on each side; a reverse move runs beside it.
 _LEAST_SLOTS, _LEAST_FREE_SLOTS, _ADVISED_SLOTS = 5, 2, 20
@@ -25,60 +19,6 @@ _OWN_CONNECTIONS, _TENANTS_PER_CONNECTION = 50, 5
 _MOST_DATABASES = 1000
 _USEFUL_EXTENSIONS = ("amcheck", "btree_gist", "pg_stat_statements", "pg_trgm")
 _STABLE_LOCALES = frozenset({"C", "POSIX", "C.UTF-8", "C.UTF8", "C.utf8"})
-
-
-class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """One server as its administrator sees it.
-
-    ``settings`` are those of ``SETTINGS`` that the login may see, in the base units of
-    ``pg_settings``; ``encoding`` and the locale are those of ``template0``; ``encrypted`` is about
-    the connection that asked; ``clock_ahead_seconds`` is the server's clock minus ours;
-    ``stale_collations`` maps a database to the versions it was made with and runs on.
-    """
-
-    version_num: int
-    system_identifier: int
-    user: str
-    superuser: bool
-    createdb: bool
-    createrole: bool
-    in_recovery: bool
-    encrypted: bool
-    settings: dict[str, str]
-    slots_used: int
-    senders_used: int
-    encoding: str
-    locale_provider: Literal["libc", "icu", "builtin"]
-    locale: str
-    extensions: frozenset[str]
-    other_databases: int
-    stale_collations: dict[str, str] = {}
-    clock_ahead_seconds: float = 0.0
-
-    @property
-    def major(self) -> int:
-        return self.version_num // 10_000
-
-    @property
-    def version(self) -> str:
-        return f"{self.major}.{self.version_num % 10_000}"
-
-
-class Profile(msgspec.Struct, frozen=True):
-    """What the enrolment asks of the server: the wanted TLS mode and the number of tenants."""
-
-    tls: Tls
-    capacity: int
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One finding; ``remedy`` is there unless ``level`` is ``ok``."""
-
-    name: str
-    level: Level
-    found: str
-    wanted: str
-    remedy: str | None = None
 
 
 # Every setting that ``assess`` looks at.
@@ -98,8 +38,7 @@ def assess(facts: ServerFacts, profile: Profile) -> list[Check]:
     return [
         _version(facts),
         _recovery(facts),
-        _administrator(facts),
-        _root_equivalent(facts),
+        *administrator_checks(facts),
         _tls(facts, profile.tls),
         _clock(facts),
         _encoding(facts),
@@ -134,29 +73,6 @@ def _recovery(facts: ServerFacts) -> Check:
         remedy = "give the address of the primary, or promote this server: SELECT pg_promote()"
         return Check("recovery", "problem", "a standby in recovery", "a primary", remedy)
     return Check("recovery", "ok", "a primary", "a primary")
-
-
-def _administrator(facts: ServerFacts) -> Check:
-    wanted = "a superuser: limits of tenants' logins and checks of their passwords need it"
-    if facts.superuser:
-        return Check("administrator", "ok", f"{facts.user} is a superuser", wanted)
-    held = {"CREATEDB": facts.createdb, "CREATEROLE": facts.createrole}
-    missing = ", ".join(["SUPERUSER", *(name for name, has in held.items() if not has)])
-    remedy = f"as a superuser: ALTER ROLE {_quoted(facts.user)} SUPERUSER; or enrol as another user"
-    return Check("administrator", "problem", f"{facts.user} lacks {missing}", wanted, remedy)
-
-
-def _root_equivalent(facts: ServerFacts) -> Check:
-    """S-07: whether this password is worth a shell on the server's machine."""
-    name, wanted = "provisioner_root_equivalent", "a role that cannot run programs on the server"
-    if facts.superuser:
-        why = "a superuser may run programs as the server's system user"
-    elif facts.createrole and facts.major < _ROLES_ARE_CONFINED_SINCE:
-        why = "before Postgres 16, CREATEROLE may give itself pg_execute_server_program"
-    else:
-        return Check(name, "ok", f"{facts.user} may not run programs", wanted)
-    remedy = "keep nothing of another trust domain on this machine, and this password only here"
-    return Check(name, "advice", why, wanted, remedy)
 
 
 def _tls(facts: ServerFacts, tls: Tls) -> Check:
@@ -291,7 +207,7 @@ def _neighbours(facts: ServerFacts) -> Check:
 
 
 def _hidden(facts: ServerFacts, name: str, wanted: str) -> Check:
-    remedy = f"as a superuser: GRANT pg_read_all_settings TO {_quoted(facts.user)}"
+    remedy = f"as a superuser: GRANT pg_read_all_settings TO {quoted(facts.user)}"
     return Check(name, "advice", f"not shown to {facts.user}", wanted, remedy)
 
 
@@ -301,10 +217,5 @@ def _alter(name: str, value: str, *, restart: bool) -> str:
 
 
 def _refresh(database: str) -> str:
-    name = _quoted(database)
+    name = quoted(database)
     return f"REINDEX DATABASE {name}; ALTER DATABASE {name} REFRESH COLLATION VERSION;"
-
-
-def _quoted(name: str) -> str:
-    doubled = name.replace('"', '""')
-    return f'"{doubled}"'

@@ -3,21 +3,22 @@
 import asyncio
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from control_plane.adapters import clock, key_file
+from control_plane.adapters.apart import apart
 from control_plane.adapters.doorbell import Doorbell
 from control_plane.adapters.object_stores.opening import open_store
 from control_plane.adapters.pg_programs import Programs
+from control_plane.adapters.providers.opening import open_providers
+from control_plane.adapters.providers.provider import Provider
 from control_plane.catalog import catalog_life, migrate, poolers, servers, vital_signs
 from control_plane.catalog.pool import Catalog, Connection
 from control_plane.catalog.poolers import Pooler
 from control_plane.catalog.servers import Server
-from control_plane.config import BackupSettings, Settings, SettingsError
+from control_plane.config import BackupSettings, ProviderSettings, Settings, SettingsError
 from control_plane.domain import doctor
 from control_plane.domain.doctor import (
     CatalogSigns,
@@ -25,6 +26,7 @@ from control_plane.domain.doctor import (
     DirectorySigns,
     KeySigns,
     PoolerSigns,
+    ProviderSigns,
     QueueSigns,
     SecretSigns,
     ServerSigns,
@@ -32,7 +34,7 @@ from control_plane.domain.doctor import (
 from control_plane.domain.errors import CatalogUnavailable, KeyUnavailable, TenantryError
 from control_plane.services.health import redis_answers
 
-_STORE_SECONDS = 30.0
+_STORE_SECONDS = _PROVIDER_SECONDS = 30.0
 _CATALOG_REMEDY = "start the catalog, or correct TENANTRY_CATALOG_DSN and its password file"
 
 
@@ -48,6 +50,7 @@ async def examine(
     found += doctor.directories(_directories(settings))
     found += await _catalog(settings, catalog, doorbell)
     found.append(doctor.redis(answers=await redis_answers(settings)))
+    found += await examine_providers(settings.providers)
     return found + await _stores(settings.backup)
 
 
@@ -161,6 +164,34 @@ def _directory(variable: str, path: Path) -> DirectorySigns:
     return DirectorySigns(variable, path, None if writable else "cannot be written to", free)
 
 
+async def examine_providers(settings: ProviderSettings) -> list[Diagnosis]:
+    """Those who make servers, as far as they are set up; nothing is made."""
+    try:
+        found = open_providers(settings)
+    except SettingsError as error:
+        remedy = "docs/configuration.md lists every setting"
+        return [Diagnosis("providers", "problem", str(error), remedy)]
+    return list(doctor.providers(await asyncio.gather(*map(_provider, found.values()))))
+
+
+async def _provider(provider: Provider) -> ProviderSigns:
+    try:
+        async with asyncio.timeout(_PROVIDER_SECONDS):
+            standing = await provider.examine()
+    except TimeoutError:
+        problem = f"did not answer within {_PROVIDER_SECONDS:.0f} s"
+        return ProviderSigns(provider.kind, problem=problem)
+    except TenantryError as error:
+        return ProviderSigns(provider.kind, problem=error.message)
+    return ProviderSigns(
+        provider.kind,
+        standing.seen,
+        missing=standing.missing,
+        looks_only=standing.looks_only,
+        unverified=standing.unverified,
+    )
+
+
 async def _stores(settings: BackupSettings) -> list[Diagnosis]:
     urls = [url for url in dict.fromkeys((settings.store, settings.keystore)) if url]
     if not urls:
@@ -173,7 +204,7 @@ async def _store(url: str, settings: BackupSettings) -> Diagnosis:
     part, remedy = f"store {url}", "correct what docs/configuration.md says of the store"
     try:
         async with asyncio.timeout(_STORE_SECONDS):
-            done = await _apart(lambda: open_store(url, settings).self_test())
+            done = await apart(lambda: open_store(url, settings).self_test())
     except TimeoutError:
         found = f"did not answer within {_STORE_SECONDS:.0f} s"
         return Diagnosis(part, "problem", found, remedy)
@@ -182,18 +213,3 @@ async def _store(url: str, settings: BackupSettings) -> Diagnosis:
     except TenantryError as error:
         return Diagnosis(part, "problem", error.message, remedy)
     return Diagnosis(part, "ok", f"passed its {len(done)} tests")
-
-
-async def _apart(work: Callable[[], Sequence[str]]) -> Sequence[str]:
-    """Run it in a thread that nobody waits for when it is given up."""
-    result: Future[Sequence[str]] = Future()
-    result.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except Exception as error:  # noqa: BLE001 - handed on to the one who awaits it
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="doctor").start()
-    return await asyncio.wrap_future(result)

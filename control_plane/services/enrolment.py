@@ -15,7 +15,8 @@ from control_plane.catalog.servers import Tls
 from control_plane.config import Secret
 from control_plane.domain.errors import Invalid, ServerRefused, ServerRejected, ServerUnavailable
 from control_plane.domain.names import SERVER_NAME_PATTERN
-from control_plane.domain.preflight import Check, Profile, assess
+from control_plane.domain.preflight import assess
+from control_plane.domain.preflight_facts import Check, Profile
 from control_plane.domain.tenants import Tier
 from control_plane.services.ports import Ports
 

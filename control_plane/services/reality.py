@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from control_plane.adapters import tenant_roles, tenant_schema
+from control_plane.adapters.administrator import abilities
 from control_plane.adapters.inventory import read_inventory
 from control_plane.adapters.postgres_server import (
     Connection,
@@ -21,6 +22,7 @@ from control_plane.catalog.pool import Connection as CatalogConnection
 from control_plane.catalog.poolers import Pooler
 from control_plane.catalog.servers import Server
 from control_plane.catalog.snapshot import Snapshot
+from control_plane.domain.administrators import Abilities
 from control_plane.domain.audit_chain import Anchor
 from control_plane.domain.errors import TenantryError
 from control_plane.domain.invariants import (
@@ -31,7 +33,6 @@ from control_plane.domain.invariants import (
     World,
 )
 from control_plane.domain.names import RoleSet, template_name
-from control_plane.domain.tenants import LoginLimits
 from control_plane.router.pgbouncer_config import served_digest
 from control_plane.services.addresses import server_address
 from control_plane.services.audit_seals import end_problem
@@ -152,10 +153,14 @@ class _Look:
             for roles in (RoleSet(expected.role_set_id),)
             for login in (*roles.logins, roles.migrator)
         }
+        may = await abilities(connection)
         facts = await tenant_roles.inspect_logins(connection, wanted)
         return {
             login: FoundLogin(
-                fact.can_login, fact.verifier, _as_wanted(fact, wanted[login], wanted[login].limits)
+                fact.can_login,
+                fact.verifier,
+                _as_wanted(fact, wanted[login], may),
+                fact.verifier_shown,
             )
             for login, fact in facts.items()
         }
@@ -186,14 +191,12 @@ class _Look:
         return _Inside(database.name, audit=audit, sequences="; ".join(behind))
 
 
-def _as_wanted(
-    fact: tenant_roles.LoginFacts, expected: ExpectedDatabase, limits: LoginLimits
-) -> bool:
+def _as_wanted(fact: tenant_roles.LoginFacts, expected: ExpectedDatabase, may: Abilities) -> bool:
     if expected.purpose != "primary":
         return True
     return (
         not fact.privileged
         and not fact.database_settings
-        and fact.settings == tenant_roles.wanted_settings(limits)
-        and fact.connection_limit == tenant_roles.wanted_connection_limit(limits)
+        and fact.settings == tenant_roles.wanted_settings(expected.limits, may)
+        and fact.connection_limit == tenant_roles.wanted_connection_limit(expected.limits)
     )

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.adapters import clock, server_probe
+from control_plane.adapters import clock, network, server_probe
 from control_plane.catalog import (
     audit,
     databases,
@@ -301,7 +301,34 @@ def _many(number: int, noun: str) -> str:
 
 
 async def _problem(ports: Ports, server: Server) -> str | None:
-    """What is wrong with this server now, in words."""
+    """What is wrong with this server now, in words; one that has moved is followed."""
+    problem = await _seen(ports, server)
+    return None if problem is not None and await _followed(ports, server) else problem
+
+
+async def _followed(ports: Ports, server: Server) -> bool:
+    """Whether its name leads to it at another address, as after a failover of RDS.
+
+    Only where certificates are verified: this one and the system identifier prove who answers.
+    """
+    if server.tls != "verify-full":
+        return False
+    try:
+        hostaddr = await network.resolve(server.host, server.port, ports.settings.server_networks)
+    except TenantryError:
+        return False
+    moved = msgspec.structs.replace(server, hostaddr=hostaddr)
+    if hostaddr == server.hostaddr or await _seen(ports, moved) is not None:
+        return False
+    async with ports.catalog.transaction() as db:
+        if await servers.readdress(db, server.id, server.hostaddr, hostaddr):
+            facts: dict[str, object] = {"from": server.hostaddr, "to": hostaddr}
+            await audit.record_system(db, Entry("server.readdressed", server.name, facts=facts))
+    return True
+
+
+async def _seen(ports: Ports, server: Server) -> str | None:
+    """What is wrong with whoever answers at its address."""
     try:
         seen = await server_probe.glance(server_address(ports.keyring, server))
     except TenantryError as error:

@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def up(parsed: argparse.Namespace) -> int:
-    wanted = msgspec.structs.replace(_options(), demo=parsed.demo, doubled=parsed.doubled)
+    wanted = msgspec.structs.replace(
+        _options(), demo=parsed.demo, doubled=parsed.doubled, limited=parsed.limited
+    )
     stack = Stack(wanted)
     facts = stack.start(terminal.progress)
     link = invite(facts)
@@ -131,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     adding = commands.add_parser("up", help="start the stack, or mend a running one")
     adding.add_argument("--no-demo", dest="demo", action="store_false", help="without demo-clinic")
     adding.add_argument("--doubled", action="store_true", help="two of every process of ours")
+    adding.add_argument(
+        "--limited", action="store_true", help="servers' administrators are no superusers, from 16"
+    )
     adding.add_argument("--json", action="store_true", help="the facts as one JSON object")
     adding.set_defaults(command=up)
     adding = commands.add_parser("down", help="stop every process")

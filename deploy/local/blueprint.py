@@ -116,7 +116,7 @@ class Blueprint:
     async def enrol(self, *, demo: bool, report: Report) -> None:
         """Enrol the servers and, if wanted, provision the demo clinic; skips what is there."""
         servers = list(zip(self.inventory.servers, self.options.servers, strict=True))
-        await enrol_servers(self.application, servers, report)
+        await enrol_servers(self.application, servers, report, limited=self.options.limited)
         if demo:
             await provision_demo(self.application, report)
 

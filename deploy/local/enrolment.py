@@ -5,10 +5,10 @@ import json
 from collections.abc import Callable, Sequence
 
 from deploy.local.application import Application
-from deploy.local.files import secret_once
+from deploy.local.limited import is_enough, limited_administrator
 from deploy.local.options import ServerOptions
 from deploy.local.ports import LOOPBACK
-from deploy.local.postgres import ADMIN, PostgresServer
+from deploy.local.postgres import PostgresServer, administrator
 
 DEMO_SLUG = "demo-clinic"
 DEMO_NAME = "Demo Clinic"
@@ -18,14 +18,20 @@ async def enrol_servers(
     application: Application,
     servers: Sequence[tuple[PostgresServer, ServerOptions]],
     report: Callable[[str], None],
+    *,
+    limited: bool,
 ) -> None:
-    """Enrol the servers that the catalog does not have yet, all at once."""
+    """Enrol the servers that the catalog does not have yet, all at once.
+
+    ``limited``: with an administrator that is no superuser, where the version allows that.
+    """
     listed = await application.tenantry("list of servers", "servers", "list", "--json")
     known = {server["name"] for server in json.loads(listed.stdout)}
     async with asyncio.TaskGroup() as group:
         for server, wanted in servers:
             if server.name not in known:
-                group.create_task(_enrol(application, server, wanted, report))
+                bounded = limited and is_enough(server)
+                group.create_task(_enrol(application, server, wanted, report, limited=bounded))
 
 
 async def provision_demo(application: Application, report: Callable[[str], None]) -> None:
@@ -45,12 +51,15 @@ async def _enrol(
     server: PostgresServer,
     wanted: ServerOptions,
     report: Callable[[str], None],
+    *,
+    limited: bool,
 ) -> None:
+    login = await limited_administrator(server) if limited else administrator(server)
     await application.tenantry(
         f"enrolment of {server.name}",
         *("servers", "add", server.name, "--host", LOOPBACK, "--port", str(server.port)),
-        *("--user", ADMIN, "--region", wanted.region, "--capacity", str(wanted.capacity)),
+        *("--user", login.user, "--region", wanted.region, "--capacity", str(wanted.capacity)),
         "--wait",
-        more={"TENANTRY_SERVER_PASSWORD": secret_once(server.password_file)},
+        more={"TENANTRY_SERVER_PASSWORD": login.password},
     )
     report(f"{server.name} enrolled")

@@ -24,6 +24,8 @@ class StackOptions(msgspec.Struct, frozen=True):
     ``attached`` ties the stack to the process that started it: when that one ends, however
     it ends, the stack stops. ``application`` off starts only the servers of other projects.
     ``doubled``: two APIs, two workers of each queue, two beats, and a standby of the catalog.
+    ``limited``: servers of Postgres 16 and newer are enrolled with an administrator that is no
+    superuser.
     ``environment`` is added to every process of the application, ``process_environment`` to
     the named ones. ``postgres_settings`` are added to every Postgres server.
     """
@@ -35,6 +37,7 @@ class StackOptions(msgspec.Struct, frozen=True):
     servers: tuple[ServerOptions, ...] = DEFAULT_SERVERS
     poolers: tuple[str, ...] = ("p1", "p2")
     doubled: bool = False
+    limited: bool = False
     postgres_settings: dict[str, str] = {}
     environment: dict[str, str] = {}
     process_environment: dict[str, dict[str, str]] = {}

@@ -55,6 +55,7 @@ def test_the_stack_is_healthy(cli: Cli, doctor: Doctor) -> None:
     assert (asked.code, asked.stderr) == (0, "")
     assert "ok - catalog: answers, at migration" in asked.stdout
     assert "ok - store s3://tenantry/local: passed its 6 tests" in asked.stdout
+    assert "ok - provider local: answers, " in asked.stdout
     assert doctor() == (0, {})
 
 
@@ -99,6 +100,30 @@ def test_a_key_nobody_has_put_into_escrow_is_told(cli: Cli, doctor: Doctor) -> N
             "root keys",
             "is not there",
             "admin keys",
+        ),
+        (
+            {"TENANTRY_RDS_REGION": "eu-west-1", "AWS_PROFILE": "nowhere"},
+            "providers",
+            "(nowhere) could not be found",
+            "docs/configuration.md",
+        ),
+        (
+            {"TENANTRY_CNPG_NAMESPACE": "tenants", "TENANTRY_KUBERNETES_TOKEN_FILE": "/nowhere"},
+            "provider cnpg",
+            "the credentials for Kubernetes cannot be read",
+            "docs/providers.md",
+        ),
+        (
+            {"TENANTRY_LOCAL_SUPERVISOR": "/nowhere"},
+            "provider local",
+            "does not answer at /nowhere",
+            "docs/providers.md",
+        ),
+        (
+            {"TENANTRY_RDS_SUBNET_GROUP": "clinics"},
+            "settings",
+            "TENANTRY_RDS_SUBNET_GROUP is set, and TENANTRY_RDS_REGION is not",
+            "docs/configuration.md",
         ),
         (
             {"TENANTRY_REDIS_PASSWORD_FILE": "/nowhere/redis"},

@@ -1,8 +1,6 @@
 """CloudNativePG as a provider, against an API server that keeps objects and runs nothing."""
 
 import base64
-import datetime as dt
-import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,15 @@ from uuid import UUID
 import certifi
 import msgspec
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from control_plane.adapters.providers.cnpg import CnpgProvider
-from control_plane.adapters.providers.provider import Wanted
+from control_plane.adapters.providers.cnpg import RIGHTS, CnpgProvider
+from control_plane.adapters.providers.cnpg_objects import GROUP
+from control_plane.adapters.providers.provider import Standing, Wanted
 from control_plane.config import KubernetesSettings, Secret
 from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
 from control_plane.domain.names import encode
 from control_plane.domain.providers import ServerWish, instance_name
-from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes
+from tests.fakes.kubernetes_api import TOKEN, FakeKubernetes, fake_kubernetes, make_certificate
 
 KEY, OTHER = UUID(int=7), UUID(int=8)
 NAME = instance_name(KEY)
@@ -38,32 +33,7 @@ READY = {"phase": "Cluster in healthy state", "conditions": [{"type": "Ready", "
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that is its own authority, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
-    today = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(today - dt.timedelta(days=1))
-        .not_valid_after(today + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    place = tmp_path_factory.mktemp("kubernetes")
-    pem = serialization.Encoding.PEM
-    (place / "ca.crt").write_bytes(made.public_bytes(pem))
-    (place / "key").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return place / "ca.crt", place / "key"
+    return make_certificate(tmp_path_factory.mktemp("kubernetes"))
 
 
 @pytest.fixture
@@ -103,6 +73,16 @@ async def test_a_cluster_and_its_login_are_applied(cnpg: CnpgProvider, api: Fake
     assert {query["fieldManager"][0] for method, _, query in api.asked if method == "PATCH"} == {
         "tenantry"
     }
+
+
+async def test_volumes_are_as_the_settings_and_the_request_say(
+    settings: KubernetesSettings, api: FakeKubernetes
+) -> None:
+    given = msgspec.structs.replace(settings, storage_class="fast", storage_gb=20)
+    await CnpgProvider(given, "here").create(wanted())
+    assert api.objects[CLUSTER]["spec"]["storage"] == {"size": "20Gi", "storageClass": "fast"}
+    await CnpgProvider(given, "here").create(wanted(storage_gb=50))
+    assert api.objects[CLUSTER]["spec"]["storage"] == {"size": "50Gi", "storageClass": "fast"}
 
 
 async def test_applied_twice_there_is_one(cnpg: CnpgProvider, api: FakeKubernetes) -> None:
@@ -214,12 +194,67 @@ async def test_a_renewed_token_is_read_and_a_wrong_one_told(
     assert await cnpg.look(KEY) is None
 
 
+async def test_the_files_of_a_pod_are_read_again_when_the_kubelet_swaps_them(
+    settings: KubernetesSettings,
+    api: FakeKubernetes,
+    certificate: tuple[Path, Path],
+    tmp_path: Path,
+) -> None:
+    """It writes a directory of the new files and turns one link; the paths in the pod stay."""
+    pod = tmp_path / "serviceaccount"
+    pod.mkdir()
+    for file in ("token", "ca.crt"):
+        (pod / file).symlink_to(Path("..data") / file)
+
+    def turn(version: str, token: str, authority: str) -> None:
+        (pod / version).mkdir()
+        (pod / version / "token").write_text(token)
+        (pod / version / "ca.crt").write_text(authority)
+        (pod / "..new").symlink_to(version)
+        (pod / "..new").replace(pod / "..data")
+
+    right = certificate[0].read_text()
+    turn("..1", TOKEN, right)
+    mounted = msgspec.structs.replace(settings, token_file=pod / "token", ca_path=pod / "ca.crt")
+    cnpg = CnpgProvider(mounted, "here")
+    assert await cnpg.look(KEY) is None
+    api.token = "the next token"
+    with pytest.raises(ProviderRefused, match="the token is not accepted"):
+        await cnpg.look(KEY)
+    turn("..2", "the next token", right)
+    assert await cnpg.look(KEY) is None
+    turn("..3", "the next token", Path(certifi.where()).read_text())
+    with pytest.raises(ProviderUnavailable, match="ConnectError"):
+        await cnpg.look(KEY)
+
+
 async def test_an_api_server_of_another_authority_is_not_talked_to(
     settings: KubernetesSettings,
 ) -> None:
     other = msgspec.structs.replace(settings, ca_path=Path(certifi.where()))
     with pytest.raises(ProviderUnavailable, match="ConnectError"):
         await CnpgProvider(other, "here").look(KEY)
+
+
+async def test_examined_it_says_what_the_account_may_not_do(
+    cnpg: CnpgProvider, api: FakeKubernetes
+) -> None:
+    await cnpg.create(wanted())
+    there = dict(api.objects)
+    assert await cnpg.examine() == Standing("answers, 1 Clusters of ours in tenants")
+    api.allowed = set(RIGHTS) - {("delete", "", "secrets"), ("patch", GROUP, "clusters")}
+    standing = await cnpg.examine()
+    assert standing.missing == ("patch clusters.postgresql.cnpg.io", "delete secrets")
+    assert not standing.looks_only
+    api.allowed = {("list", GROUP, "clusters")}
+    standing = await cnpg.examine()
+    assert standing.looks_only
+    assert len(standing.missing) == len(RIGHTS) - 1
+    api.allowed = set()
+    standing = await cnpg.examine()
+    assert standing.seen == "answers, in the namespace tenants"
+    assert len(standing.missing) == len(RIGHTS)
+    assert api.objects == there, "nothing is made"
 
 
 def test_classes_of_machines_are_not_had(cnpg: CnpgProvider) -> None:

@@ -13,6 +13,7 @@ from control_plane.domain.doctor import (
     DirectorySigns,
     KeySigns,
     PoolerSigns,
+    ProviderSigns,
     QueueSigns,
     SecretSigns,
     ServerSigns,
@@ -25,6 +26,7 @@ SERVER = ServerSigns("pg-a", 180_006, reachable=True, problem=None)
 POOLER = PoolerSigns("p1", alive=True, behind=0, version="PgBouncer 1.26.1", problem=None)
 KEYS = KeySigns(Path("/k"), None, escrowed=True, drilled=True)
 DIRECTORY = DirectorySigns("TENANTRY_SPOOL_DIR", Path("/s"), None, 1 << 40)
+PROVIDER = ProviderSigns("cnpg", "answers, 3 Clusters of ours in tenants")
 SECRET = SecretSigns("TENANTRY_X_FILE", Path("/x"), 0o600)
 
 
@@ -41,9 +43,10 @@ def test_health_has_no_remedy() -> None:
         *doctor.keys(KEYS),
         *doctor.directories([DIRECTORY]),
         *doctor.secret_files([SECRET]),
+        *doctor.providers([PROVIDER]),
         doctor.redis(answers=True),
     ]
-    assert len(found) == 12
+    assert len(found) == 13
     assert {(one.level, one.remedy) for one in found} == {("ok", None)}
 
 
@@ -107,6 +110,24 @@ SICK: list[tuple[list[Diagnosis], str, str, str]] = [
         "make it",
     ),
     (
+        list(doctor.providers([changed(PROVIDER, problem="did not answer")])),
+        "provider cnpg",
+        "did not answer",
+        "docs/providers.md",
+    ),
+    (
+        list(doctor.providers([changed(PROVIDER, missing=("get secrets", "delete secrets"))])),
+        "provider cnpg",
+        "may not get secrets, delete secrets",
+        "docs/providers.md",
+    ),
+    (
+        list(doctor.providers([changed(PROVIDER, unverified=True)])),
+        "provider cnpg",
+        "nobody could tell its servers from others",
+        "TENANTRY_RDS_CA_PATH",
+    ),
+    (
         list(doctor.secret_files([changed(SECRET, mode=0o644)])),
         "secret TENANTRY_X_FILE",
         "0644",
@@ -139,6 +160,10 @@ def test_what_is_sick_is_named_with_its_remedy(
         (doctor.poolers([changed(POOLER, version="PgBouncer 1.18.0")], 1), "pooler p1"),
         (doctor.servers([changed(SERVER, version_num=180_003)]), "server pg-a"),
         (doctor.servers([]), "servers"),
+        (
+            doctor.providers([changed(PROVIDER, missing=("get secrets",), looks_only=True)]),
+            "provider cnpg",
+        ),
         (doctor.catalog(changed(CATALOG, revision="0009", known=False)), "catalog"),
         (doctor.beat_and_workers(None, [QUEUE, TRANSFER]), "beat"),
         (

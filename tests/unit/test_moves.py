@@ -5,6 +5,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from control_plane.domain.administrators import EVERYTHING
 from control_plane.domain.backups import Extension, Locale, TableContent
 from control_plane.domain.move_invariants import Difference, ExpectedMove, FoundLinks, differences
 from control_plane.domain.moves import (
@@ -115,6 +116,25 @@ def test_what_a_label_says_of_storage(labels: dict[str, str], bytes_: int | None
 def test_what_can_only_be_moved_offline(changed: dict[str, object], word: str) -> None:
     (reason,) = survey(msgspec.structs.replace(SOURCE, **changed), TARGET).offline_reasons
     assert word in reason
+
+
+def test_an_administrator_that_may_not_stream_moves_offline() -> None:
+    bound = msgspec.structs.replace(
+        EVERYTHING, superuser=False, replication=False, subscriptions=False, bypassrls=False
+    )
+    target = msgspec.structs.replace(TARGET, may=bound)
+    found = survey(SOURCE, target)
+    assert (found.refusals, len(found.offline_reasons)) == ((), 1)
+    assert found.offline_reasons[0].startswith(
+        "the administrator of the target lacks REPLICATION (or rds_replication), "
+        "pg_create_subscription"
+    )
+    guarded = msgspec.structs.replace(SOURCE, row_security=("public.a",), may=bound)
+    refusals = survey(guarded, TARGET).refusals
+    assert len(refusals) == 1
+    assert refusals[0].endswith("as a whole: public.a")
+    lent = msgspec.structs.replace(bound, lends_streaming=True, subscriptions=True)
+    assert survey(SOURCE, msgspec.structs.replace(TARGET, may=lent)).offline_reasons == ()
 
 
 def test_what_costs_is_said() -> None:

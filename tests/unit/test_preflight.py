@@ -1,15 +1,14 @@
 import msgspec
 import pytest
 
-from control_plane.domain.preflight import SETTINGS, Check, Profile, ServerFacts, assess
+from control_plane.domain.administrators import EVERYTHING, Abilities
+from control_plane.domain.preflight import SETTINGS, assess
+from control_plane.domain.preflight_facts import Check, Profile, ServerFacts
 
 GOOD = ServerFacts(
     version_num=150_020,
     system_identifier=7_300_000_000_000_000_001,
     user="admin",
-    superuser=True,
-    createdb=True,
-    createrole=True,
     in_recovery=False,
     encrypted=True,
     settings={
@@ -40,6 +39,8 @@ GOOD = ServerFacts(
     clock_ahead_seconds=0.4,
 )
 WANTED = Profile(tls="verify-full", capacity=500)
+# One that a server's owner gave everything but that attribute.
+LIMITED = msgspec.structs.replace(EVERYTHING, superuser=False)
 
 
 def found(facts: ServerFacts, profile: Profile = WANTED) -> dict[str, Check]:
@@ -81,7 +82,7 @@ def test_names_are_unique_and_whatever_is_not_ok_has_a_remedy() -> None:
         (changed(version_num=170_010), "version", "advice", "17.11 or a newer"),
         (changed(version_num=180_005), "version", "advice", "18.6 or a newer"),
         (changed(in_recovery=True), "recovery", "problem", "pg_promote"),
-        (changed(superuser=False), "administrator", "problem", 'ALTER ROLE "admin" SUPERUSER'),
+        (changed(may=LIMITED), "administrator", "problem", 'ALTER ROLE "admin" SUPERUSER'),
         (changed(encrypted=False), "tls", "problem", "ALTER SYSTEM SET ssl = on"),
         (changed(clock_ahead_seconds=30.5), "clock", "problem", "NTP"),
         (changed(clock_ahead_seconds=-31.0), "clock", "problem", "NTP"),
@@ -146,7 +147,7 @@ def test_every_problem_is_found_at_once() -> None:
     facts = changed(
         version_num=140_001,
         in_recovery=True,
-        superuser=False,
+        may=LIMITED,
         encoding="LATIN1",
         clock_ahead_seconds=900.0,
         settings=GOOD.settings | {"wal_level": "minimal", "max_wal_senders": "0"},
@@ -184,14 +185,68 @@ def test_connections_are_judged_by_the_capacity_asked_for() -> None:
 def test_an_administrator_who_is_worth_a_shell_is_flagged(
     *, superuser: bool, createrole: bool, version_num: int, flagged: bool
 ) -> None:
-    facts = changed(superuser=superuser, createrole=createrole, version_num=version_num)
+    may = msgspec.structs.replace(EVERYTHING, superuser=superuser, createrole=createrole)
+    facts = changed(may=may, version_num=version_num)
     assert ("provisioner_root_equivalent" in found(facts)) is flagged
-    assert ("administrator" in found(facts)) is not superuser
+
+
+def limited(**lacking: object) -> ServerFacts:
+    return changed(version_num=160_015, may=msgspec.structs.replace(LIMITED, **lacking))
+
+
+def test_an_administrator_that_is_no_superuser_is_enough_since_16() -> None:
+    assert found(limited()) == {}
+    old = found(changed(may=LIMITED))["administrator"]
+    assert (old.level, old.found) == ("problem", "admin is no superuser on Postgres 15")
 
 
 def test_what_an_administrator_lacks_is_named() -> None:
-    facts = changed(superuser=False, createdb=False, createrole=True)
-    assert found(facts)["administrator"].found == "admin lacks SUPERUSER, CREATEDB"
+    check = found(limited(createdb=False, createrole=False))["administrator"]
+    assert (check.level, check.found) == ("problem", "admin lacks CREATEDB, CREATEROLE")
+    assert 'ALTER ROLE "admin" CREATEDB CREATEROLE' in (check.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("facts", "name", "remedy"),
+    [
+        (limited(replication=False), "administrator_moves", 'ALTER ROLE "admin" REPLICATION'),
+        (limited(replication=False), "administrator_moves", 'GRANT rds_replication TO "admin"'),
+        (limited(subscriptions=False), "administrator_moves", "GRANT pg_create_subscription"),
+        (limited(origins=False), "administrator_moves", "pg_replication_origin_advance"),
+        (limited(bypassrls=False), "administrator_row_security", "BYPASSRLS"),
+        (
+            limited(settings=frozenset({"lc_messages"})),
+            "administrator_settings",
+            "SET ON PARAMETER lo_compat_privileges, temp_file_limit TO",
+        ),
+        (limited(restore_points=False), "administrator_restore_points", "pg_create_restore_point"),
+        (limited(statistics=False), "administrator_sessions", "GRANT pg_monitor TO"),
+        (limited(signals=False), "administrator_sessions", "GRANT pg_signal_backend TO"),
+        (
+            changed(public_databases=("postgres", "template1")),
+            "public_databases",
+            'REVOKE ALL ON DATABASE "postgres", "template1" FROM PUBLIC',
+        ),
+    ],
+)
+def test_whatever_else_it_lacks_is_advice_with_its_statement(
+    facts: ServerFacts, name: str, remedy: str
+) -> None:
+    checks = found(facts)
+    assert (checks[name].level, remedy in (checks[name].remedy or "")) == ("advice", True)
+    assert set(checks) <= {name, "provisioner_root_equivalent"}
+
+
+def test_a_role_that_streams_is_as_good_as_the_attribute() -> None:
+    lent: Abilities = limited(replication=False, lends_streaming=True).may
+    assert lent.streams
+    assert found(changed(version_num=160_015, may=lent)) == {}
+
+
+def test_roles_of_another_administrator_are_a_problem() -> None:
+    check = found(changed(foreign_roles=9))["administrator_inherits"]
+    assert (check.level, check.found[:7]) == ("problem", "9 roles")
+    assert "administrator-sql" in (check.remedy or "")
 
 
 def test_tls_advice_depends_on_the_mode() -> None:

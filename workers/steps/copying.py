@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from control_plane.adapters import replication
+from control_plane.adapters import replication, subscriptions
 from control_plane.adapters.large_objects import copy_large_objects
 from control_plane.adapters.move_target import (
     create_target,
@@ -187,7 +187,7 @@ async def _forget_subscription(ctx: StepContext, way: Way) -> None:
     async with ctx.admin(way.coming.server) as admin:
         there = await replication.database_exists(admin, way.coming.database.name)
     if there:
-        await replication.unsubscribe(await moving.inside(ctx, way.coming), way.link)
+        await subscriptions.unsubscribe(await moving.inside(ctx, way.coming), way.link)
         ctx.leave_database(way.coming.database.name)
 
 

@@ -1,6 +1,6 @@
 """Replication of a move in one direction, begun and ended over both servers."""
 
-from control_plane.adapters import replication
+from control_plane.adapters import replication, subscriptions
 from control_plane.catalog.moves import Move
 from control_plane.domain.moves import Link
 from workers.engine.step import StepContext
@@ -16,16 +16,17 @@ async def connect(
     With ``begin_lsn`` only what is committed after that position of the sender's WAL.
     """
     inside = await moving.inside(ctx, receiver)
-    if await replication.is_enabled(inside, link):
+    if await subscriptions.is_enabled(inside, link):
         return
     async with ctx.admin(sender.server) as admin:
         password = await replication.ensure_sender(admin, link, sender.database.name)
-    reads = replication.Subscription(ctx.address(sender.server), sender.database.name, password)
+    reads = subscriptions.Subscription(ctx.address(sender.server), sender.database.name, password)
     roles, version_num = receiver.database.roles, receiver.server.version_num
-    await replication.subscribe(inside, link, roles, reads, version_num)
+    await subscriptions.subscribe(inside, link, roles, reads, version_num)
     if begin_lsn is not None:
-        await replication.begin_at(inside, link, begin_lsn)
-    await replication.enable(inside, link)
+        async with ctx.admin(receiver.server) as admin:
+            await subscriptions.begin_at(admin, link, begin_lsn)
+    await subscriptions.enable(inside, link)
 
 
 async def disconnect(ctx: StepContext, link: Link, *, sender: End, receiver: End) -> None:
@@ -37,7 +38,7 @@ async def disconnect(ctx: StepContext, link: Link, *, sender: End, receiver: End
     if await _there(ctx, sender):
         await replication.drop_publication(await moving.inside(ctx, sender), link)
     if await _there(ctx, receiver):
-        await replication.unsubscribe(await moving.inside(ctx, receiver), link)
+        await subscriptions.unsubscribe(await moving.inside(ctx, receiver), link)
 
 
 async def disconnect_all(ctx: StepContext, way: Way) -> None:

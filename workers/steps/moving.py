@@ -5,6 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
+from control_plane.adapters import replication
+from control_plane.adapters.administrator import abilities
 from control_plane.adapters.backup_login import close_backup_login, open_backup_login
 from control_plane.adapters.move_survey import read_source
 from control_plane.adapters.postgres_server import Connection
@@ -13,6 +15,7 @@ from control_plane.catalog import databases, moves, tenants
 from control_plane.catalog.databases import Database
 from control_plane.catalog.moves import Move
 from control_plane.catalog.servers import Server
+from control_plane.domain.administrators import Abilities
 from control_plane.domain.errors import NotFound
 from control_plane.domain.moves import Link, SourceFacts, Table
 from control_plane.domain.tenants import Tenant
@@ -109,6 +112,17 @@ async def inside(ctx: StepContext, end: End, use: str = "") -> Connection:
 async def facts_of(ctx: StepContext, end: End) -> SourceFacts:
     """What is in this end's database now."""
     return await read_source(await inside(ctx, end))
+
+
+async def may_of(ctx: StepContext, end: End) -> Abilities:
+    """What the administrator of this end's server may do; whether it streams is tried."""
+    async with ctx.admin(end.server) as admin:
+        may = await abilities(admin)
+    if may.lends_streaming and not may.replication:
+        place = Place(ctx.address(end.server), "postgres", ctx.session_name)
+        streams = await replication.may_stream(place)
+        may = msgspec.structs.replace(may, lends_streaming=streams)
+    return may
 
 
 async def tables_of(ctx: StepContext, end: End) -> tuple[Table, ...]:

@@ -12,7 +12,13 @@ from typing import Any
 
 import msgspec
 
-from control_plane.adapters import replication, sequences, tenant_database, tenant_roles
+from control_plane.adapters import (
+    replication,
+    sequences,
+    subscriptions,
+    tenant_database,
+    tenant_roles,
+)
 from control_plane.adapters.comparison import export_snapshot
 from control_plane.adapters.postgres_server import Connection, connect
 from control_plane.adapters.schema_copy import Place
@@ -94,7 +100,7 @@ async def go_back(ctx: StepContext, way: Way, credentials: Sequence[Credential])
         live, coming = await moving.take_over(ctx, way.live), await _reached(ctx, way.coming)
         if coming is not None:
             await _close(coming, way.coming)
-            await replication.go_on(coming, way.link)
+            await subscriptions.go_on(coming, way.link)
         await _open(live, way, credentials)
     await _resume(ctx)
 
@@ -289,7 +295,7 @@ class _Attempt:
         while not await replication.arrived(self._photographer, marker):
             await self._photographer.execute("SELECT pg_sleep($1)", _LOOK_SECONDS)
         # What somebody else writes behind the fence must not come back as a change of ours.
-        await replication.rest(self._photographer, self._way.link)
+        await subscriptions.rest(self._photographer, self._way.link)
 
     async def _carry_sequences(self) -> None:
         if self._reading is not None:

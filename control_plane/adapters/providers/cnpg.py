@@ -12,18 +12,31 @@ from control_plane.adapters.providers.cnpg_objects import (
     ADMIN,
     API_VERSION,
     DEPLOYMENT_LABEL,
+    GROUP,
     SERVER_LABEL,
     cluster,
     secret,
 )
 from control_plane.adapters.providers.kubernetes import Kubernetes
-from control_plane.adapters.providers.provider import Instance, InstanceState, Place, Wanted
+from control_plane.adapters.providers.provider import (
+    Instance,
+    InstanceState,
+    Place,
+    Standing,
+    Wanted,
+)
 from control_plane.config import KubernetesSettings
 from control_plane.domain.errors import ProviderRefused
 from control_plane.domain.names import decode, encode
 from control_plane.domain.providers import ProviderKind, ServerWish, instance_name
 
 _PORT = 5432
+# All that is asked of Kubernetes here: what the service account has to be given.
+RIGHTS = (
+    *((verb, GROUP, "clusters") for verb in ("get", "list", "patch", "create", "delete")),
+    *((verb, "", "secrets") for verb in ("get", "patch", "create", "delete")),
+)
+_LOOKING = ("list", GROUP, "clusters")
 
 
 class CnpgProvider:
@@ -33,6 +46,7 @@ class CnpgProvider:
 
     def __init__(self, settings: KubernetesSettings, deployment: str) -> None:
         self._kubernetes = Kubernetes(settings)
+        self._settings = settings
         self._namespace = settings.namespace
         self._deployment = deployment
         self._clusters = f"/apis/{API_VERSION}/namespaces/{settings.namespace}/clusters"
@@ -53,7 +67,9 @@ class CnpgProvider:
         await self._kubernetes.apply(
             f"{self._secrets}/{name}-admin", secret(wanted, self._deployment)
         )
-        await self._kubernetes.apply(f"{self._clusters}/{name}", cluster(wanted, self._deployment))
+        await self._kubernetes.apply(
+            f"{self._clusters}/{name}", cluster(wanted, self._deployment, self._settings)
+        )
 
     async def look(self, key: UUID) -> Instance | None:
         found = await self._find(key)
@@ -86,6 +102,14 @@ class CnpgProvider:
             )
         return [_listed(one) for one in found["items"]]
 
+    async def examine(self) -> Standing:
+        allowed = [right for right in RIGHTS if await self._kubernetes.may(*right)]
+        missing = tuple(_words(right) for right in RIGHTS if right not in allowed)
+        if _LOOKING not in allowed:
+            return Standing(f"answers, in the namespace {self._namespace}", missing)
+        seen = f"answers, {len(await self.every())} Clusters of ours in {self._namespace}"
+        return Standing(seen, missing, looks_only=allowed == [_LOOKING])
+
     async def _find(self, key: UUID) -> dict[str, Any] | None:
         """The Cluster of this server.
 
@@ -110,6 +134,11 @@ class CnpgProvider:
     def _place(self, key: UUID, ca_pem: str) -> Place:
         host = f"{instance_name(key)}-rw.{self._namespace}.svc"
         return Place(host, _PORT, ADMIN, ca_pem)
+
+
+def _words(right: tuple[str, str, str]) -> str:
+    verb, group, resource = right
+    return f"{verb} {resource}.{group}" if group else f"{verb} {resource}"
 
 
 def _listed(found: dict[str, Any]) -> Instance:

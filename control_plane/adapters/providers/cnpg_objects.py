@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from control_plane.adapters.providers.provider import Wanted
+from control_plane.config import KubernetesSettings
 from control_plane.domain.names import encode
 from control_plane.domain.providers import instance_name
 
-API_VERSION = "postgresql.cnpg.io/v1"
+GROUP = "postgresql.cnpg.io"
+API_VERSION = f"{GROUP}/v1"
 ADMIN = "postgres"
 SERVER_LABEL = "tenantry.io/server"
 DEPLOYMENT_LABEL = "tenantry.io/deployment"
-DEFAULT_STORAGE_GB = 100
 DEFAULT_VERSION = 18
 _INSTANCES = 2
 _IMAGE = "ghcr.io/cloudnative-pg/postgresql"
@@ -55,9 +56,12 @@ def secret(wanted: Wanted, deployment: str) -> dict[str, Any]:
     }
 
 
-def cluster(wanted: Wanted, deployment: str) -> dict[str, Any]:
+def cluster(wanted: Wanted, deployment: str, settings: KubernetesSettings) -> dict[str, Any]:
     """A primary with a standby, which takes over by itself."""
     name = instance_name(wanted.key)
+    storage = {"size": f"{wanted.wish.storage_gb or settings.storage_gb}Gi"}
+    if settings.storage_class is not None:
+        storage["storageClass"] = settings.storage_class
     return {
         "apiVersion": API_VERSION,
         "kind": "Cluster",
@@ -71,7 +75,7 @@ def cluster(wanted: Wanted, deployment: str) -> dict[str, Any]:
             "imageName": f"{_IMAGE}:{wanted.wish.version or DEFAULT_VERSION}",
             "enableSuperuserAccess": True,
             "superuserSecret": {"name": f"{name}-admin"},
-            "storage": {"size": f"{wanted.wish.storage_gb or DEFAULT_STORAGE_GB}Gi"},
+            "storage": storage,
             "bootstrap": {
                 "initdb": {
                     "encoding": "UTF8",

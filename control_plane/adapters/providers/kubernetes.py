@@ -1,4 +1,4 @@
-"""The few requests to a Kubernetes API server that servers are made with: apply, get, delete."""
+"""The few requests to a Kubernetes API server that servers are made with."""
 
 import ssl
 from typing import Any
@@ -10,6 +10,7 @@ from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
 
 FIELD_MANAGER = "tenantry"
 _APPLY = "application/apply-patch+yaml"  # every JSON document is YAML
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _SECONDS = 20.0
 # Asking again helps against these; 409 is an object that somebody else changes just now.
 _PASSING = frozenset({408, 409, 429, 500, 502, 503, 504})
@@ -43,6 +44,25 @@ class Kubernetes:
     async def delete(self, path: str) -> None:
         """The object is being deleted, or is gone."""
         await self._ask("DELETE", path)
+
+    async def may(self, verb: str, group: str, resource: str) -> bool:
+        """Whether the account may do this in the namespace; every account may ask that."""
+        wanted = {
+            "namespace": self._settings.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+        }
+        answer = await self._ask(
+            "POST",
+            _REVIEWS,
+            json={
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SelfSubjectAccessReview",
+                "spec": {"resourceAttributes": wanted},
+            },
+        )
+        return bool((answer or {}).get("status", {}).get("allowed"))
 
     async def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any] | None:  # noqa: ANN401 - httpx's own
         """What the server answers.

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from control_plane.adapters.providers.provider import Instance, Place, Wanted
+from control_plane.adapters.providers.provider import Instance, Place, Standing, Wanted
 from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
 from control_plane.domain.names import decode, encode
 from control_plane.domain.providers import ProviderKind, ServerWish
@@ -47,6 +47,9 @@ class LocalProvider:
     async def every(self) -> list[Instance]:
         facts = await self._ask(do="status")
         return [_instance(server) for server in facts["servers"] if server["key"]]
+
+    async def examine(self) -> Standing:
+        return Standing(f"answers, {len(await self.every())} servers made to order")
 
     async def _ask(self, **request: object) -> dict[str, Any]:
         """The facts of the stack once it has done what was asked.

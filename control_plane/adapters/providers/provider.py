@@ -46,6 +46,19 @@ class Instance(msgspec.Struct, frozen=True):
     place: Place | None = None
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """How we stand with a provider that answers; ``missing`` is what we may not do and have to.
+
+    ``looks_only``: all we may do is look at what there is. ``unverified``: nobody could tell a
+    server of it from one that somebody puts in its place.
+    """
+
+    seen: str
+    missing: tuple[str, ...] = ()
+    looks_only: bool = False
+    unverified: bool = False
+
+
 class Provider(Protocol):
     """One provider. Every call may be repeated, and blocks no event loop.
 
@@ -69,3 +82,6 @@ class Provider(Protocol):
 
     async def every(self) -> list[Instance]:
         """Every server that was made by this deployment and is not gone."""
+
+    async def examine(self) -> Standing:
+        """Whether it answers, and lets us do what we have to; may be given up at any time."""

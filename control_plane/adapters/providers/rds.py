@@ -12,11 +12,15 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from control_plane.adapters.providers.provider import Instance, InstanceState, Place, Wanted
+from control_plane.adapters import clock
+from control_plane.adapters.apart import apart
+from control_plane.adapters.providers.provider import Instance, Place, Standing, Wanted
 from control_plane.adapters.providers.rds_errors import code_of, translated
 from control_plane.adapters.providers.rds_parameters import FAMILY, PARAMETERS
+from control_plane.adapters.providers.rds_states import NO_SNAPSHOT, state_of
 from control_plane.config import RdsSettings
-from control_plane.domain.errors import ProviderRefused
+from control_plane.domain.administrators import LEAST_MAJOR
+from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
 from control_plane.domain.names import decode, encode
 from control_plane.domain.providers import ProviderKind, ServerWish, instance_name
 
@@ -29,24 +33,13 @@ DEFAULT_STORAGE_GB = 100
 DEFAULT_VERSION = 18
 SERVER_TAG = "tenantry:server"
 DEPLOYMENT_TAG = "tenantry:deployment"
+NO_AUTHORITIES = (
+    "set TENANTRY_RDS_CA_PATH: without the authorities of RDS, whoever is between us and a server "
+    "could pass for it (docs/providers.md)"
+)
 _LEAST_STORAGE_GB = 20
 _CONFIG = Config(
     connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 5, "mode": "standard"}
-)
-# https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/accessing-monitoring.html: from these an
-# instance does not recover by itself; whatever is in neither set is on its way.
-_FAILED = frozenset(
-    {
-        "failed",
-        "inaccessible-encryption-credentials",
-        "incompatible-create",
-        "incompatible-network",
-        "incompatible-option-group",
-        "incompatible-parameters",
-        "incompatible-restore",
-        "insufficient-capacity",
-        "restore-error",
-    }
 )
 
 
@@ -65,14 +58,19 @@ class RdsProvider:
     def problems(self, wish: ServerWish) -> list[dict[str, str]]:
         region, least = self._settings.region, _LEAST_STORAGE_GB
         rules = (
-            ("provider", self._settings.endpoint is not None, _NO_SUPERUSER),
             ("region", wish.region in (None, region), f"leave it out; servers are in {region}"),
+            (
+                "version",
+                (wish.version or DEFAULT_VERSION) >= LEAST_MAJOR,
+                f"RDS makes nobody a superuser: ask for Postgres {LEAST_MAJOR} or newer",
+            ),
             ("storage_gb", (wish.storage_gb or least) >= least, f"ask for {least} or more"),
             (
                 "instance_class",
                 (wish.instance_class or "db.").startswith("db."),
                 f"classes of RDS begin with db., such as {DEFAULT_CLASS}",
             ),
+            ("provider", not self._unverified(), NO_AUTHORITIES),
         )
         return [{"field": field, "message": words} for field, good, words in rules if not good]
 
@@ -87,6 +85,16 @@ class RdsProvider:
 
     async def every(self) -> list[Instance]:
         return await asyncio.to_thread(self._every)
+
+    async def examine(self) -> Standing:
+        return await apart(self._examine)
+
+    def _examine(self) -> Standing:
+        seen = f"answers in {self._settings.region}, {len(self._every())} instances of ours"
+        return Standing(seen, unverified=self._unverified())
+
+    def _unverified(self) -> bool:
+        return self._settings.endpoint is None and self._settings.ca_pem is None
 
     def _create(self, wanted: Wanted) -> None:
         name = instance_name(wanted.key)
@@ -118,39 +126,72 @@ class RdsProvider:
                 self._require_ours(name, wanted.key)
 
     def _look(self, key: UUID) -> Instance | None:
-        found = self._describe(instance_name(key))
+        found = self._find(key)
         return self._instance(found, key) if found is not None else None
 
     def _delete(self, key: UUID) -> None:
         """Delete for good, with a last snapshot where there is something to take one of."""
-        name = instance_name(key)
-        found = self._describe(name)
-        if found is None:
+        found = self._find(key)
+        if found is None or found["DBInstanceStatus"] == "deleting":
             return
-        _require_tag(name, found, key)
-        status = found["DBInstanceStatus"]
-        if status == "deleting":
-            return
-        last: dict[str, Any] = {"SkipFinalSnapshot": status in _FAILED | {"creating"}}
-        if not last["SkipFinalSnapshot"]:
-            last["FinalDBSnapshotIdentifier"] = f"{name}-final"
-        with translated(f"delete the instance {name}"):
+        with translated(f"delete the instance {instance_name(key)}"):
+            try:
+                self._delete_found(instance_name(key), found)
+            except ClientError as error:
+                if code_of(error) != "DBInstanceNotFound":
+                    raise
+
+    def _delete_found(self, name: str, found: Any) -> None:  # noqa: ANN401 - see _describe
+        if found["DBInstanceStatus"] == "stopped":
+            self.client.start_db_instance(DBInstanceIdentifier=name)
+            raise ProviderUnavailable(f"{name} was stopped: it is started for its last snapshot")
+        if found.get("DeletionProtection"):
             self.client.modify_db_instance(
                 DBInstanceIdentifier=name, DeletionProtection=False, ApplyImmediately=True
             )
-            self.client.delete_db_instance(
-                DBInstanceIdentifier=name, DeleteAutomatedBackups=False, **last
-            )
+        if found["DBInstanceStatus"] in NO_SNAPSHOT:
+            last: dict[str, Any] = {"SkipFinalSnapshot": True}
+        else:
+            # Not a name that an earlier deletion, of an instance that came back, may have used.
+            at = clock.now().strftime("%Y%m%d-%H%M%S-%f")
+            last = {"FinalDBSnapshotIdentifier": f"{name}-final-{at}"}
+        self.client.delete_db_instance(
+            DBInstanceIdentifier=name, DeleteAutomatedBackups=False, **last
+        )
 
     def _every(self) -> list[Instance]:
-        found: list[Instance] = []
+        return [
+            self._instance(one, decode(tags[SERVER_TAG]))
+            for one in self._listed()
+            if (tags := _tags_of(one)).get(DEPLOYMENT_TAG) == self._deployment
+            and SERVER_TAG in tags
+        ]
+
+    def _listed(self) -> list[Any]:
         with translated("list instances"):
-            for page in self.client.get_paginator("describe_db_instances").paginate():
-                for one in page["DBInstances"]:
-                    tags = _tags_of(one)
-                    if tags.get(DEPLOYMENT_TAG) == self._deployment and SERVER_TAG in tags:
-                        found.append(self._instance(one, decode(tags[SERVER_TAG])))
-        return found
+            pages = self.client.get_paginator("describe_db_instances").paginate()
+            return [one for page in pages for one in page["DBInstances"]]
+
+    def _find(self, key: UUID) -> Any:  # noqa: ANN401 - see _describe
+        """The instance of this server, or ``None``.
+
+        Raises:
+            ProviderRefused: one of its name is somebody else's, or it has another name.
+        """
+        name = instance_name(key)
+        found = self._describe(name)
+        if found is not None:
+            _require_tag(name, found, key)
+            return found
+        for one in self._listed():
+            if _tags_of(one).get(SERVER_TAG) == encode(key):
+                other = one["DBInstanceIdentifier"]
+                raise ProviderRefused(
+                    f"there is no instance {name} in RDS, but {other} has its tag: it was renamed, "
+                    f"or restored from it; name it {name}, or take the tag {SERVER_TAG} off, and "
+                    "retry"
+                )
+        return None
 
     def _describe(self, name: str) -> Any:  # noqa: ANN401 - one of two typed dictionaries
         with translated(f"describe the instance {name}"):
@@ -165,15 +206,14 @@ class RdsProvider:
         return found
 
     def _instance(self, found: Any, key: UUID) -> Instance:  # noqa: ANN401 - see _describe
-        name, status = found["DBInstanceIdentifier"], found.get("DBInstanceStatus", "creating")
-        _require_tag(name, found, key)
+        state, detail = state_of(found)
         endpoint = found.get("Endpoint") or {}
         place = None
-        if status == "available" and endpoint.get("Address"):
+        if state == "available" and endpoint.get("Address"):
             place = Place(
                 endpoint["Address"], endpoint["Port"], ADMIN, ca_pem=self._settings.ca_pem
             )
-        return Instance(key, name, _state(status), f"status {status}", place)
+        return Instance(key, found["DBInstanceIdentifier"], state, detail, place)
 
     def _require_ours(self, name: str, key: UUID) -> None:
         found = self._describe(name)
@@ -217,18 +257,6 @@ class RdsProvider:
 
     def _tags(self) -> Any:  # noqa: ANN401 - a sequence of the SDK's own dictionaries
         return [{"Key": DEPLOYMENT_TAG, "Value": self._deployment}]
-
-
-_NO_SUPERUSER = (
-    "Amazon RDS makes nobody a superuser, and a server is only enrolled with one "
-    "(docs/providers.md); use another provider, or tenantry servers add"
-)
-
-
-def _state(status: str) -> InstanceState:
-    if status in ("available", "deleting"):
-        return "available" if status == "available" else "deleting"
-    return "failed" if status in _FAILED else "creating"
 
 
 def _require_tag(name: str, found: Any, key: UUID) -> None:  # noqa: ANN401 - see _describe

@@ -3,7 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConfigNotFound,
+    ConfigParseError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
 
 from control_plane.domain.errors import ProviderRefused, ProviderUnavailable
 
@@ -15,10 +24,14 @@ _PASSING = {
     "InvalidDBParameterGroupState": "the parameter group is busy",
     "InternalFailure": "it failed there",
     "InternalError": "it failed there",
+    "InternalServerError": "it failed there",
     "ServiceUnavailable": "it is not available",
     "RequestLimitExceeded": "it was asked too often",
     "Throttling": "it was asked too often",
     "ThrottlingException": "it was asked too often",
+    "ThrottledException": "it was asked too often",
+    "TooManyRequestsException": "it was asked too often",
+    "PriorRequestNotComplete": "it was asked too often",
     "RequestThrottled": "it was asked too often",
 }
 _REMEDIES = {
@@ -35,7 +48,18 @@ _REMEDIES = {
     "UnauthorizedOperation": "give the workers' role the permissions in docs/providers.md",
     "InvalidClientTokenId": "correct the credentials that boto3 finds",
     "ExpiredToken": "renew the credentials that boto3 finds",
+    "ExpiredTokenException": "renew the credentials that boto3 finds",
+    "InvalidIdentityToken": "let the role trust the workers' service account (docs/providers.md)",
+    "SignatureDoesNotMatch": "correct the credentials that boto3 finds, and this machine's clock",
 }
+
+
+# What is set for the SDK, or what we ask it, is wrong: it will say the same again.
+_WRONG = (
+    *(ConfigNotFound, ConfigParseError, NoCredentialsError),
+    *(ParamValidationError, PartialCredentialsError, ProfileNotFound),
+)
+_PROTECTED = "disable deletion protection"
 
 
 def code_of(error: ClientError) -> str:
@@ -57,11 +81,16 @@ def translated(doing: str) -> Iterator[None]:
     except ClientError as error:
         code = code_of(error)
         said = error.response.get("Error", {}).get("Message", "")
-        if code in _PASSING:
-            raise ProviderUnavailable(
-                f"RDS did not {doing}: {_PASSING[code]} ({code}: {said})"
-            ) from error
+        passing = _PASSING.get(code)
+        if code == "InvalidParameterCombination" and _PROTECTED in said:
+            passing = "somebody has just protected it from deletion"  # the next attempt ends that
+        if passing is not None:
+            raise ProviderUnavailable(f"RDS did not {doing}: {passing} ({code}: {said})") from error
         remedy = f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
         raise ProviderRefused(f"RDS did not {doing}: {code}: {said}{remedy}") from error
+    except _WRONG as error:
+        raise ProviderRefused(
+            f"RDS did not {doing}: {error}; correct what boto3 finds (docs/providers.md)"
+        ) from error
     except BotoCoreError as error:
         raise ProviderUnavailable(f"RDS did not {doing}: {type(error).__name__}") from error

@@ -50,7 +50,7 @@ WITH RECURSIVE base AS (
      GROUP BY r.oid
 )
 SELECT r.relkind::text AS kind, format('%I.%I', r.nspname, r.relname) AS name, r.readable,
-       coalesce(pg_table_size(r.oid), 0) AS bytes,
+       row_security_active(r.oid) AS guarded, coalesce(pg_table_size(r.oid), 0) AS bytes,
        CASE r.relkind
             WHEN 'r' THEN
                 format('SELECT count(*) AS rows, coalesce(sum(hashint8extended(h, h)), 0) AS digest '

@@ -1,3 +1,4 @@
+{reach}
 DO $body$
 DECLARE wanted text;
 BEGIN
@@ -11,25 +12,19 @@ END
 $body$;
 
 -- What nobody may log in to, and what owns or reads but never inherits by accident.
-ALTER ROLE {owner} NOLOGIN PASSWORD NULL
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-ALTER ROLE {app} NOLOGIN PASSWORD NULL
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-ALTER ROLE {auditor} NOLOGIN PASSWORD NULL
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-ALTER ROLE {reader} NOLOGIN PASSWORD NULL
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE {owner} NOLOGIN PASSWORD NULL {attributes};
+ALTER ROLE {app} NOLOGIN PASSWORD NULL {attributes};
+ALTER ROLE {auditor} NOLOGIN PASSWORD NULL {attributes};
+ALTER ROLE {reader} NOLOGIN PASSWORD NULL {attributes};
 
 -- Logins are opened and closed elsewhere: LOGIN and the password are left as they are.
-ALTER ROLE {login_a} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-ALTER ROLE {login_b} INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+ALTER ROLE {login_a} INHERIT {attributes};
+ALTER ROLE {login_b} INHERIT {attributes};
 -- NOINHERIT: it must say SET ROLE, so that what it makes belongs to the owner.
-ALTER ROLE {migrator} NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
-    CONNECTION LIMIT 2;
+ALTER ROLE {migrator} NOINHERIT {attributes} CONNECTION LIMIT 2;
 -- BYPASSRLS: pg_dump refuses tables with row security otherwise. Not pg_read_all_data, which
 -- would also read the verifiers of every other tenant in pg_authid.
-ALTER ROLE {backup} NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS
-    CONNECTION LIMIT 8;
+ALTER ROLE {backup} {past_policies} CONNECTION LIMIT 8;
 
 GRANT {app} TO {login_a}, {login_b};
 -- The reader may do less than the app: a login that inherits both gains nothing, and one that says

@@ -22,10 +22,11 @@ SELECT format('%s is named by %s object(s)', r.rolname, count(*))
  GROUP BY r.rolname
 UNION ALL
 -- Other backups of the tenant may be loaded at this moment, each by a login that enters no database
--- but its own.
+-- but its own. An administrator that is no superuser is a member of whatever it made.
 SELECT format('%s is a member of %s', pg_get_userbyid(m.member), pg_get_userbyid(m.roleid))
   FROM pg_auth_members m
  WHERE m.roleid IN (SELECT oid FROM ours) AND m.member NOT IN (SELECT oid FROM ours)
+   AND pg_get_userbyid(m.member) <> session_user
    AND pg_get_userbyid(m.member) !~ '^t_[0-9a-z]{26}_load$'
 UNION ALL
 SELECT format('index %s is invalid', indexrelid::regclass) FROM pg_index

@@ -14,4 +14,3 @@ ALTER ROLE {login} SET search_path = public;
 ALTER ROLE {login} SET statement_timeout = {statement_timeout_ms};
 ALTER ROLE {login} SET idle_in_transaction_session_timeout = {idle_in_transaction_ms};
 ALTER ROLE {login} SET lock_timeout = {lock_timeout_ms};
-ALTER ROLE {login} SET temp_file_limit = {temp_file_limit_kb};

@@ -1,9 +1,9 @@
 -- The login that loads one backup into one scratch database, and may enter no other. Made anew each
 -- time: what was loaded before could have given its rights away.
 -- BYPASSRLS: keys are checked over tables whose owner is bound by policies (FORCE).
+{reach}
 DROP ROLE IF EXISTS {loader};
-CREATE ROLE {loader} NOLOGIN INHERIT
-    NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS CONNECTION LIMIT 16;
+CREATE ROLE {loader} NOLOGIN INHERIT {past_policies} CONNECTION LIMIT 16;
 ALTER ROLE {loader} SET search_path = pg_catalog;
 -- What is lost in a crash is loaded again from the start.
 ALTER ROLE {loader} SET synchronous_commit = off;
@@ -11,7 +11,5 @@ ALTER ROLE {loader} SET maintenance_work_mem = '256MB';
 -- The sessions of a program that was killed end by themselves.
 ALTER ROLE {loader} SET client_connection_check_interval = '1s';
 ALTER ROLE {loader} SET jit = off;
--- The words by which a full disk is told from other errors.
-ALTER ROLE {loader} SET lc_messages = 'C';
 -- What the archive makes belongs to these; large objects to whoever wrote them.
 GRANT {owner}, {auditor}, {app}, {login_a}, {login_b}, {reader} TO {loader};

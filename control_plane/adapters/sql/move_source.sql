@@ -54,6 +54,8 @@ SELECT jsonb_build_object(
     'tables', coalesce((SELECT jsonb_agg(one) FROM tables), '[]'),
     'foreign_tables', coalesce((SELECT jsonb_agg(name ORDER BY name) FROM relation
                                  WHERE relkind = 'f'), '[]'),
+    'row_security', coalesce((SELECT jsonb_agg(r.name ORDER BY r.name) FROM relation r
+                                JOIN pg_class c ON c.oid = r.oid WHERE c.relrowsecurity), '[]'),
     'large_objects', (SELECT count(*) FROM pg_largeobject_metadata),
     'event_triggers', coalesce((SELECT jsonb_agg(evtname ORDER BY evtname)
                                   FROM pg_event_trigger), '[]'),

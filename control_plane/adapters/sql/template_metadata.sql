@@ -14,7 +14,13 @@ GRANT USAGE ON SCHEMA cp_meta TO {template_owner}, {template_app}, {template_rea
 GRANT SELECT ON cp_meta.identity TO {template_owner}, {template_app}, {template_reader};
 
 -- A large object belongs to whoever made it, no default privilege reaches it, and logical replication
--- does not carry it: a tenant that has one moves offline. Bytes belong in bytea columns.
-REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),
-    pg_catalog.lo_from_bytea(oid, bytea), pg_catalog.lo_import(text),
-    pg_catalog.lo_import(text, oid) FROM PUBLIC;
+-- does not carry it: a tenant that has one moves offline. Bytes belong in bytea columns. Only who
+-- owns the server can see to that.
+DO $body$ BEGIN
+    IF pg_has_role((SELECT proowner FROM pg_proc
+                     WHERE oid = 'pg_catalog.lo_create(oid)'::regprocedure), 'USAGE') THEN
+        REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid),
+            pg_catalog.lo_from_bytea(oid, bytea), pg_catalog.lo_import(text),
+            pg_catalog.lo_import(text, oid) FROM PUBLIC;
+    END IF;
+END $body$;

@@ -45,6 +45,8 @@ WITH here AS (
     SELECT pg_get_userbyid(m.roleid)::text AS role, pg_get_userbyid(m.member)::text AS member
       FROM pg_auth_members m
      WHERE (m.roleid IN (SELECT oid FROM ours) OR m.member IN (SELECT oid FROM ours))
+       -- An administrator that is no superuser is a member of whatever it made.
+       AND pg_get_userbyid(m.member) <> session_user
        AND pg_get_userbyid(m.member) !~ '^cp_[0-9a-z]{26}(_back)?_(in|out)$'
 ), wanted_members AS (
     SELECT role, login AS member

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,22 @@ def base() -> Iterator[Path]:
         yield Path(place)
 
 
-@pytest.fixture(scope="package")
-def servers(base: Path) -> Iterator[dict[str, Any]]:
+@contextmanager
+def bare_servers(home: Path) -> Iterator[dict[str, Any]]:
     """Postgres, Redis and the object store, without any process of ours."""
     stack = Stack(
-        StackOptions(
-            home=base / "stack", attached=True, application=False, postgres_settings=FAST_POSTGRES
-        )
+        StackOptions(home=home, attached=True, application=False, postgres_settings=FAST_POSTGRES)
     )
     try:
         yield stack.start()
     finally:
         stack.stop()
+
+
+@pytest.fixture(scope="package")
+def servers(base: Path) -> Iterator[dict[str, Any]]:
+    with bare_servers(base / "stack") as facts:
+        yield facts
 
 
 @pytest.fixture(scope="package")

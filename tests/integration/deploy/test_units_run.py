@@ -1,4 +1,4 @@
-"""The systemd units, run: their ExecStart lines with their environment, instead of the composition.
+"""The units where no systemd can be had: their ExecStart lines, run instead of the composition.
 
 The catalog, its tenants and the root key are those that the composition left.
 """
@@ -11,10 +11,14 @@ from typing import Any
 import pytest
 
 from tests.integration.deploy.engine import Engine
+from tests.integration.deploy.machine import obstacle
 from tests.unit.deploy.units import FOLDER, command, environment, units, variables_of
 
 # The first test of a run waits for everything to start, on a machine that may be busy.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(obstacle() is None, reason="a systemd runs them: test_systemd_runs.py"),
+]
 
 # What one machine would start, in the order of install.md.
 STARTED = (

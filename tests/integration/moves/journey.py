@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from control_plane.adapters import comparison, replication
+from control_plane.adapters import comparison, replication, subscriptions
 from control_plane.adapters.backup_login import close_backup_login, open_backup_login
 from control_plane.adapters.move_survey import read_source
 from control_plane.adapters.move_target import (
@@ -108,14 +108,14 @@ class Journey:
                     await restore_schema(programs, into, held, "post-data", jobs=2)
         await settle_target(target, self.there, clinic.roles)
         await write_identity(target, clinic.roles.key, 2, "primary")
-        await replication.subscribe(
+        await subscriptions.subscribe(
             target,
             self.link,
             clinic.roles,
-            replication.Subscription(clinic.place.server.address(), clinic.database, sender),
+            subscriptions.Subscription(clinic.place.server.address(), clinic.database, sender),
             self.target.server.version * 10_000,
         )
-        await replication.enable(target, self.link)
+        await subscriptions.enable(target, self.link)
         for connection in (source, target, admin):
             await connection.close()
         return facts
@@ -171,19 +171,19 @@ class Journey:
         await replication.ensure_slot(target, self.back)
         await self.arrived()
         lsn = await target.fetchval("SELECT pg_current_wal_insert_lsn()::text")
-        await replication.unsubscribe(target, self.link)
+        await subscriptions.unsubscribe(target, self.link)
         await replication.drop_slot(source, self.link)
         await replication.drop_publication(source, self.link)
         await replication.drop_sender(source, self.link, clinic.database)
-        await replication.subscribe(
+        await subscriptions.subscribe(
             source,
             self.back,
             clinic.roles,
-            replication.Subscription(self.target.server.address(), self.there, sender),
+            subscriptions.Subscription(self.target.server.address(), self.there, sender),
             clinic.place.server.version * 10_000,
         )
-        await replication.begin_at(source, self.back, lsn)
-        await replication.enable(source, self.back)
+        await subscriptions.begin_at(source, self.back, lsn)
+        await subscriptions.enable(source, self.back)
         await source.close()
         await target.close()
 
@@ -192,12 +192,12 @@ class Journey:
         clinic = self.clinic
         source = await clinic.place.server.admin(clinic.database)
         target = await self.target.server.admin(self.there)
-        await replication.unsubscribe(source, self.back)
+        await subscriptions.unsubscribe(source, self.back)
         for link, sending, receiving, database in (
             (self.link, source, target, clinic.database),
             (self.back, target, source, self.there),
         ):
-            await replication.unsubscribe(receiving, link)
+            await subscriptions.unsubscribe(receiving, link)
             await replication.drop_slot(sending, link)
             await replication.drop_publication(sending, link)
             await replication.drop_sender(sending, link, database)

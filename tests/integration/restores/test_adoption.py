@@ -10,6 +10,7 @@ from control_plane.adapters import scratch_examination, tenant_roles
 from control_plane.adapters.adopt_roles import adopt_roles
 from control_plane.adapters.object_stores.files import FileStore
 from control_plane.adapters.schema_fingerprint import read_fingerprint, role_names
+from control_plane.adapters.scratch_examination import Examination
 from control_plane.adapters.tenant_schema import verify_tenant_database
 from control_plane.domain.backups import differences
 from control_plane.domain.errors import SchemaMismatch
@@ -76,7 +77,8 @@ async def test_everything_changes_hands(
     assert differences(backup.manifest.content, await scratch.content(roles)) == []
     async with scratch.inside() as inside:
         # The same schema, in the words that stand for a tenant's roles.
-        assert await scratch_examination.problems(inside, backup.manifest, roles) == []
+        found = await scratch_examination.examine(inside, backup.manifest, roles)
+        assert found == Examination([], checked=True)
         assert await inside.fetch(DEPENDENTS, list(clinic.roles.every)) == []
         named = {row[0] for row in await inside.fetch(DEPENDENTS, list(roles.every))}
         assert named == {*roles.every} - {roles.login_b, roles.migrator}

@@ -37,9 +37,10 @@ async def scratch(place: Place, store: FileStore, tmp_path: Path) -> AsyncIterat
 
 async def problems(scratch: Scratch) -> list[str]:
     async with scratch.inside() as inside:
-        found = await scratch_examination.problems(
+        found = await scratch_examination.examine(
             inside, scratch.backup.manifest, scratch.backup.roles
         )
+        assert found.checked
         # The session is as it was, and nothing was left behind.
         assert await inside.fetchval("SELECT current_user = session_user")
         left = await inside.fetchval(
@@ -47,7 +48,7 @@ async def problems(scratch: Scratch) -> list[str]:
             "AND extnamespace = 'pg_catalog'::regnamespace"
         )
         assert left == 0
-    return found
+    return found.problems
 
 
 async def test_a_sound_database_has_no_problems(scratch: Scratch) -> None:

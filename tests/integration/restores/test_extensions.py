@@ -7,6 +7,7 @@ import pytest
 
 from control_plane.adapters import scratch_examination
 from control_plane.adapters.object_stores.files import FileStore
+from control_plane.adapters.scratch_examination import Examination
 from control_plane.domain.backups import Extension
 from tests.integration.restores.restoring import Backup, back_up, drop, restore
 from tests.integration.tenant_server.clinic import Place, provision
@@ -80,7 +81,8 @@ async def test_an_old_version_with_rows_of_its_own(
         owners = {row[0]: row[1] for row in await inside.fetch(OWNERS)}
         assert owners["citext"] == clinic.roles.owner
         assert owners["stocked"] == owners["stock"] == ADMIN
-        assert await scratch_examination.problems(inside, backup.manifest, backup.roles) == []
+        found = await scratch_examination.examine(inside, backup.manifest, backup.roles)
+        assert found == Examination([], checked=True)
     await drop(scratch)
 
 

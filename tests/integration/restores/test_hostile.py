@@ -64,8 +64,8 @@ async def test_what_is_planted_runs_without_rights(
             ("statistics", False, clinic.roles.owner),
         }
         before = await called(inside, "calls")
-        problems = await scratch_examination.problems(inside, backup.manifest, backup.roles)
-        assert problems == []
+        found = await scratch_examination.examine(inside, backup.manifest, backup.roles)
+        assert (found.problems, found.checked) == ([], True)
         # The comparison of indexes has evaluated their expressions.
         assert await called(inside, "calls") > before
         assert await called(inside, "powerful") == 0
@@ -105,7 +105,8 @@ async def test_what_the_loader_may_is_gone_with_it(
             "SELECT relowner::regrole::text FROM pg_class WHERE relname = 'stray'"
         )
         assert owner == clinic.roles.owner
-        schema, named = await scratch_examination.problems(inside, backup.manifest, backup.roles)
+        examined = await scratch_examination.examine(inside, backup.manifest, backup.roles)
+        schema, named = examined.problems
         assert named == f"{foreigner.roles.login_a} is named by 1 object(s)"
         assert schema.startswith("the schema is not the one of the backup")
     app = await foreigner.app()

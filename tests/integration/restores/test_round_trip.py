@@ -15,6 +15,7 @@ from control_plane.adapters.archive_toc import Contents, read_contents
 from control_plane.adapters.backup_object import fetch, plain
 from control_plane.adapters.object_stores.files import FileStore
 from control_plane.adapters.schema_mark import read_mark
+from control_plane.adapters.scratch_examination import Examination
 from control_plane.adapters.tenant_schema import verify_tenant_database
 from control_plane.domain.backups import differences
 from tests.integration.restores.restoring import (
@@ -109,7 +110,8 @@ async def test_everything_comes_back(
     assert found.digest == backup.manifest.content.digest
     assert found.large_objects.rows == 3
     async with scratch.inside() as inside:
-        assert await scratch_examination.problems(inside, backup.manifest, backup.roles) == []
+        examined = await scratch_examination.examine(inside, backup.manifest, backup.roles)
+        assert examined == Examination([], checked=True)
         mark = await read_mark(inside)
     if source == target:
         assert await schema_text(scratch.place, scratch.database) == await schema_text(

@@ -141,7 +141,7 @@ async def test_from_the_request_to_the_fleet_and_away(stage: Stage, server: Tena
     assert (await stage.end(await stage.delete())).state == "succeeded"
     assert stage.rds.client.describe_db_instances()["DBInstances"] == []
     (last,) = stage.rds.client.describe_db_snapshots(SnapshotType="manual")["DBSnapshots"]
-    assert last["DBSnapshotIdentifier"] == f"{instance_name(key)}-final"
+    assert last["DBSnapshotIdentifier"].startswith(f"{instance_name(key)}-final-")
     async with stage.ports.catalog.connection() as db:
         assert (await servers.get(db, key)).state == "removed"
         assert await provided_servers.every(db) == []

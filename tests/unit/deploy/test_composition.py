@@ -6,7 +6,16 @@ Each rule is shown to work on a file that breaks it.
 import pytest
 import yaml
 
-from tests.unit.deploy.composition import COMPOSE, DOCKERFILE, environment, faults, is_ours, load
+from tests.unit.deploy.composition import (
+    COMPOSE,
+    DOCKERFILE,
+    WITH_RDS,
+    environment,
+    faults,
+    is_ours,
+    load,
+    merged,
+)
 
 TEXT, IMAGE = COMPOSE.read_text(), DOCKERFILE.read_text()
 
@@ -83,6 +92,50 @@ def test_each_rule_finds_what_breaks_it(right: str, wrong: str, fault: str | Non
         assert found == []
     else:
         assert any(fault in line for line in found), found
+
+
+GIVEN = {"TENANTRY_RDS_REGION": "eu-west-1", "TENANTRY_RDS_FILES": "/srv/rds"}
+RDS = WITH_RDS.read_text()
+
+
+def test_with_rds_it_is_a_composition_too_and_everything_fits() -> None:
+    together = merged(load(TEXT), load(RDS, **GIVEN))
+    by_the_specification(yaml.safe_dump(together))
+    assert faults(together, IMAGE) == []
+    told = {n for n, s in together["services"].items() if "TENANTRY_RDS_REGION" in environment(s)}
+    assert told == {"api", "worker-control", "worker-transfer", "cli"}
+    for name in told:
+        assert together["services"][name]["volumes"][:-1] == load(TEXT)["services"][name]["volumes"]
+
+
+@pytest.mark.parametrize("missing", sorted(GIVEN))
+def test_what_rds_cannot_do_without_is_asked_for(missing: str) -> None:
+    with pytest.raises(KeyError, match=missing):
+        load(RDS, **{name: value for name, value in GIVEN.items() if name != missing})
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "fault"),
+    [
+        (
+            "TENANTRY_RDS_SUBNET_GROUP:",
+            "TENANTRY_RDS_SUBNETS:",
+            "nobody reads TENANTRY_RDS_SUBNETS",
+        ),
+        ("/run/rds/ca.pem", "/run/authorities/ca.pem", "is in no volume"),
+        (":/run/rds:ro", ":/run/aws:ro", "AWS_SHARED_CREDENTIALS_FILE=/run/rds/credentials is in"),
+        ("AWS_SHARED_CREDENTIALS_FILE:", "AWS_SECRET_ACCESS_KEY:", "holds a secret"),
+        (
+            "${TENANTRY_RDS_FILES:?name a directory with ca.pem and credentials}",
+            "rds",
+            "the volume rds",
+        ),
+    ],
+)
+def test_each_rule_finds_what_breaks_rds(right: str, wrong: str, fault: str) -> None:
+    assert right in RDS
+    found = faults(merged(load(TEXT), load(RDS.replace(right, wrong), **GIVEN)), IMAGE)
+    assert any(fault in line for line in found), found
 
 
 def test_a_service_without_its_health_check_is_found() -> None:

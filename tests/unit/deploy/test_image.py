@@ -14,7 +14,7 @@ from control_plane.domain.preflight import NEWEST_MAJOR, OLDEST_MAJOR
 from tests.unit.deploy.composition import DOCKERFILE, parsed
 from tests.unit.test_configuration_page import PAGE, rows
 
-SCRIPTS = ("dev", "deploy/smoke.sh", ".ci/run")
+SCRIPTS = ("dev", "deploy/smoke.sh", "deploy/smoke-kubernetes.sh", ".ci/run")
 TEXT = DOCKERFILE.read_text()
 
 

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from control_plane.config import REPOSITORY
-from tests.unit.deploy.units import ENTRY_POINT, FOLDER, faults, read, units
+from control_plane.config.providers import read_providers
+from tests.unit.deploy.units import (
+    ENTRY_POINT,
+    FOLDER,
+    WITH_RDS,
+    dropped_in,
+    faults,
+    read,
+    units,
+    variables_of,
+)
 
 PAGE = REPOSITORY / "docs" / "install.md"
 INSTANCES = {
@@ -105,3 +115,57 @@ def test_each_rule_finds_what_breaks_it(
     changed.write_text(text.replace(right, wrong))
     found = list(faults(changed.name, read(changed), PAGE.read_text(), units()))
     assert any(fault in line for line in found), found
+
+
+ASKING = ("tenantry-api.service", "tenantry-worker@.service")
+
+
+@needs_systemd
+@pytest.mark.parametrize("name", ASKING)
+def test_systemd_takes_what_rds_adds(installed: Path, name: str) -> None:
+    folder = installed / f"{name}.d"
+    folder.mkdir()
+    (folder / "rds.conf").write_text(WITH_RDS.read_text())
+    checked = ("verify", "--man=no", f"./{INSTANCES.get(name, name)}")
+    ended = analyze(installed, *checked)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    (folder / "rds.conf").write_text(WITH_RDS.read_text().replace("LoadCredential", "Credential"))
+    assert "Credential" in analyze(installed, *checked).stderr
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_what_rds_adds_fits_each_unit(name: str) -> None:
+    unit = dropped_in(units()[name], WITH_RDS)
+    assert list(faults(name, unit, PAGE.read_text(), units())) == []
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "fault"),
+    [
+        ("TENANTRY_RDS_CA_PATH", "TENANTRY_RDS_CA", "nobody reads TENANTRY_RDS_CA"),
+        ("/etc/tenantry/rds.env", "/etc/tenantry/aws.env", "there is no example of"),
+        ("%d/aws.credentials", "/etc/aws", "AWS_SHARED_CREDENTIALS_FILE is no credential"),
+        ("=aws.credentials:", "=credentials:", "the credential credentials is not both"),
+        ("/etc/tenantry/secrets/aws", "/root/.aws/", "is not where secrets are"),
+        ("AWS_SHARED_CREDENTIALS_FILE=%d/aws.c", "AWS_SECRET_ACCESS_KEY=c", "is no credential"),
+    ],
+)
+def test_each_rule_finds_what_breaks_rds(
+    tmp_path: Path, right: str, wrong: str, fault: str
+) -> None:
+    assert right in WITH_RDS.read_text()
+    changed = tmp_path / "rds.conf"
+    changed.write_text(WITH_RDS.read_text().replace(right, wrong))
+    unit = dropped_in(units()["tenantry-api.service"], changed)
+    found = list(faults("tenantry-api.service", unit, PAGE.read_text(), units()))
+    assert any(fault in line for line in found), found
+
+
+def test_the_settings_that_the_example_gives_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables_of(FOLDER / "rds.env").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TENANTRY_RDS_CA_PATH", raising=False)
+    found = read_providers().rds
+    assert found is not None
+    assert (found.region, found.subnet_group) == ("eu-west-1", "clinics")
+    assert len(found.security_groups) == 1

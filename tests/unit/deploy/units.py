@@ -24,6 +24,7 @@ HARDENED = {
     "SystemCallFilter": "@system-service",
 }
 Unit = dict[str, list[str]]
+WITH_RDS = FOLDER / "rds.conf"
 
 
 def read(path: Path) -> Unit:
@@ -34,6 +35,14 @@ def read(path: Path) -> Unit:
             name, _, value = line.partition("=")
             found[name].append(value)
     return dict(found)
+
+
+def dropped_in(unit: Unit, *files: Path) -> Unit:
+    """The unit with what these files add to it."""
+    found = {name: list(values) for name, values in unit.items()}
+    for directive, values in (pair for file in files for pair in read(file).items()):
+        found.setdefault(directive, []).extend(values)
+    return found
 
 
 def units() -> dict[str, Unit]:
@@ -87,7 +96,7 @@ def _others(unit: Unit, known: Mapping[str, Unit]) -> Iterator[str]:
 def _variables(unit: Unit) -> Iterator[str]:
     documented = rows(PAGE.read_text())
     for variable, value in environment(unit).items():
-        if variable not in documented:
+        if variable not in documented and not variable.startswith("AWS_"):
             yield f"nobody reads {variable}"
         secret = re.search(r"PASSWORD|SECRET|TOKEN|CREDENTIALS", variable)
         if secret and not value.startswith("%d/"):

@@ -21,9 +21,23 @@ app.kubernetes.io/component: {{ .component }}
 {{ .repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
+{{/* Whether servers can be made to order; nothing: no. */}}
+{{- define "tenantry.providing" -}}
+{{- if or .Values.providers.cnpg.enabled .Values.providers.rds.enabled }}yes{{ end }}
+{{- end }}
+
+{{/* Who has to do with providers (.asks) is known to them by an account of its own. */}}
+{{- define "tenantry.account" -}}
+{{- if and .asks (include "tenantry.providing" .root) }}
+{{- printf "%s-%s" .root.Release.Name .asks }}
+{{- else }}
+{{- .root.Release.Name }}
+{{- end }}
+{{- end }}
+
 {{/* What every pod of ours has: no rights, no token, a spread over machines. */}}
 {{- define "tenantry.pod" -}}
-serviceAccountName: {{ .root.Release.Name }}
+serviceAccountName: {{ include "tenantry.account" . }}
 automountServiceAccountToken: false
 {{- with .root.Values.image.pullSecrets }}
 imagePullSecrets:
@@ -59,7 +73,10 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Files that only their owner may read: a mounted Secret is a link, and its group reads it. */}}
+{{/*
+Files that only their owner may read: a mounted Secret is a link, and its group reads it. They are
+not in /run/secrets: tokens of accounts are mounted below it, which has to be possible.
+*/}}
 {{- define "tenantry.secretFiles" -}}
 - name: secrets
   image: {{ include "tenantry.image" (dict "root" .root "repository" .repository) }}
@@ -67,11 +84,11 @@ securityContext:
   args:
     - |
       cd /mounted
-      for file in *; do install -m 0400 "$file" "/run/secrets/$file"; done
+      for file in *; do install -m 0400 "$file" "/etc/tenantry/secrets/$file"; done
   {{- include "tenantry.container" . | nindent 2 }}
   volumeMounts:
     - {name: mounted, mountPath: /mounted, readOnly: true}
-    - {name: secrets, mountPath: /run/secrets}
+    - {name: secrets, mountPath: /etc/tenantry/secrets}
 {{- end }}
 
 {{/* What API, workers, beat and the one-shot are told and see. */}}
@@ -82,14 +99,20 @@ env:
   {{- range $name, $value := .root.Values.settings }}
   - {name: {{ $name }}, value: {{ $value | toString | quote }}}
   {{- end }}
-  - {name: TENANTRY_CATALOG_PASSWORD_FILE, value: /run/secrets/catalog.password}
-  - {name: TENANTRY_REDIS_PASSWORD_FILE, value: /run/secrets/redis.password}
-  - {name: TENANTRY_KEYRING_FILE, value: /run/secrets/root.keys}
+  - {name: TENANTRY_CATALOG_PASSWORD_FILE, value: /etc/tenantry/secrets/catalog.password}
+  - {name: TENANTRY_REDIS_PASSWORD_FILE, value: /etc/tenantry/secrets/redis.password}
+  - {name: TENANTRY_KEYRING_FILE, value: /etc/tenantry/secrets/root.keys}
   {{- if .root.Values.secrets.storeCredentials }}
-  - {name: TENANTRY_S3_CREDENTIALS_FILE, value: /run/secrets/store.json}
+  - {name: TENANTRY_S3_CREDENTIALS_FILE, value: /etc/tenantry/secrets/store.json}
+  {{- end }}
+  {{- if .asks }}
+  {{- include "tenantry.providerSettings" .root | nindent 2 }}
   {{- end }}
 volumeMounts:
-  - {name: secrets, mountPath: /run/secrets, readOnly: true}
+  {{- if .asks }}
+  {{- include "tenantry.providerMounts" .root | nindent 2 }}
+  {{- end }}
+  - {name: secrets, mountPath: /etc/tenantry/secrets, readOnly: true}
   - {name: spool, mountPath: /var/lib/tenantry/spool}
   - {name: tmp, mountPath: /tmp}
 {{- end }}
@@ -103,6 +126,9 @@ volumeMounts:
   emptyDir: {sizeLimit: {{ .spool }}}
 - name: tmp
   emptyDir: {sizeLimit: 1Gi}
+{{- if .asks }}
+{{- include "tenantry.providerVolumes" .root | nindent 0 }}
+{{- end }}
 {{- end }}
 
 {{/* The health check is the one that the image knows; a pulse needs a while to begin. */}}
