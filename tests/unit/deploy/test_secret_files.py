@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.first_start import ServerToEnrol
 from deploy.secret_files import DIRECTORIES, make_secrets
+from deploy.server_argument import ServerToEnrol
 
 ME = (os.geteuid(), os.getegid())
 
