@@ -2,7 +2,9 @@
 
 import sys
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import sqlalchemy
@@ -10,10 +12,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from control_plane.catalog.primary import LOOK, hosts_of
 from control_plane.config import Settings, SettingsError
 
 _ADVISORY_LOCK = 0x7E4A_4717
 _SCRIPTS = Path(__file__).parent / "migrations"
+_CONNECT_TIMEOUT_SECONDS = 10
+
+_Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def _alembic(connection: sqlalchemy.Connection | None = None) -> Config:
@@ -43,7 +49,7 @@ def migrate(settings: Settings) -> None:
     """Upgrade to head under a lock, so that two processes never migrate at once.
 
     Raises:
-        sqlalchemy.exc.OperationalError: the catalog does not answer.
+        sqlalchemy.exc.OperationalError: no server of the catalog that takes writes answers.
     """
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://", creator=lambda: _connect(settings), poolclass=sqlalchemy.NullPool
@@ -53,13 +59,44 @@ def migrate(settings: Settings) -> None:
         command.upgrade(_alembic(connection), "head")
 
 
-def _connect(settings: Settings) -> psycopg.Connection[tuple[object, ...]]:
-    """To the server of the DSN that takes writes."""
+def _connect(settings: Settings) -> _Connection:
+    """To the server of the DSN that takes writes on the highest timeline, as ``Primary`` does.
+
+    Raises:
+        psycopg.OperationalError: none of them does.
+    """
+    found: list[tuple[int, _Connection]] = []
+    problem = psycopg.OperationalError("every server of the catalog is a standby")
+    for host, port in hosts_of(settings.catalog_dsn):
+        try:
+            connection = _reach(settings, host, port)
+        except psycopg.OperationalError as error:
+            problem = error
+            continue
+        row = connection.execute(LOOK).fetchone()
+        connection.rollback()
+        if row is None or row[1]:
+            connection.close()
+        else:
+            found.append((int(row[2]), connection))
+    if not found:
+        raise problem
+    found.sort(key=itemgetter(0))
+    *old, (_, best) = found
+    for _, connection in old:
+        connection.close()
+    return best
+
+
+def _reach(settings: Settings, host: str, port: int) -> _Connection:
     secret = settings.catalog_password
     return psycopg.connect(
         settings.catalog_dsn,
+        host=host,
+        port=port,
         password=secret.reveal() if secret else None,
-        target_session_attrs="read-write",
+        target_session_attrs="any",
+        connect_timeout=_CONNECT_TIMEOUT_SECONDS,
     )
 
 

@@ -3,13 +3,19 @@
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import asyncpg
 import msgspec
 
 from control_plane.catalog.primary import Primary
 from control_plane.config import Settings
-from control_plane.domain.errors import CatalogUnavailable, Conflict, TenantryError
+from control_plane.domain.errors import (
+    CatalogNotAccepted,
+    CatalogUnavailable,
+    Conflict,
+    TenantryError,
+)
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -66,6 +72,7 @@ class Catalog:
         self._settings = settings
         self._primary = Primary(settings.catalog_dsn)
         self._pool: Pool | None = None
+        self._dedicated: WeakSet[asyncpg.Connection[Record]] = WeakSet()
 
     async def open(self, *, max_size: int = 8) -> None:
         """Make the pool.
@@ -91,6 +98,13 @@ class Catalog:
         if self._pool is not None:
             await self._pool.expire_connections()
 
+    async def _leave(self) -> None:
+        """Leave a primary that was replaced while it lives: the next connections look anew."""
+        if self._primary.is_one_of_several:
+            await self.forget_idle()
+            for connection in self._dedicated:
+                connection.terminate()
+
     async def close(self) -> None:
         if self._pool is not None:
             await self._pool.close()
@@ -101,7 +115,11 @@ class Catalog:
         """A pooled connection in autocommit mode."""
         with translated():
             async with self._opened().acquire(timeout=_CONNECT_TIMEOUT_SECONDS) as connection:
-                yield connection
+                try:
+                    yield connection
+                except CatalogNotAccepted:
+                    await self._leave()
+                    raise
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -128,6 +146,7 @@ class Catalog:
                 command_timeout=_COMMAND_TIMEOUT_SECONDS,
             )
             await prepare_connection(connection)
+            self._dedicated.add(connection)
             return connection
 
     def _opened(self) -> Pool:

@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 _PORT = "5432"
 # How long the other servers may take to answer once one was found that takes writes.
 _OTHERS_SECONDS = 1.0
-_LOOK = """
+LOOK = """
     SELECT c.system_identifier, pg_is_in_recovery() AS standby,
            CASE WHEN NOT pg_is_in_recovery() THEN
                ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer
@@ -61,6 +61,10 @@ class Primary:
         self._hosts = hosts_of(dsn)
         self._timeline = 0
 
+    @property
+    def is_one_of_several(self) -> bool:
+        return len(self._hosts) > 1
+
     async def connect(self, _: str | None = None, /, **options: Any) -> Connection:  # noqa: ANN401 - asyncpg's own
         """A connection to the catalog; ``options`` are those of ``asyncpg.connect``.
 
@@ -69,7 +73,7 @@ class Primary:
         Raises:
             OSError, asyncpg.PostgresError: no server that takes writes answers.
         """
-        if len(self._hosts) == 1:
+        if not self.is_one_of_several:
             return await asyncpg.connect(self._dsn, **options)
         best = await self._best(options)
         self._timeline = best.timeline
@@ -138,7 +142,7 @@ async def _look(dsn: str, host: Host, options: dict[str, Any]) -> _Seen | None:
     connection = await _reach(dsn, host, options)
     row = None
     try:
-        row = await connection.fetchrow(_LOOK)
+        row = await connection.fetchrow(LOOK)
     finally:
         if row is None or row["standby"]:
             connection.terminate()

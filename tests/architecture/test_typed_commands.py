@@ -65,7 +65,7 @@ def _of_argparse(parser: argparse.ArgumentParser, arguments: list[str]) -> str |
 
 def _of_click(arguments: list[str]) -> str | None:
     command: click.Command | None = tenantry
-    context = click.Context(tenantry, obj=Session())
+    context = click.Context(tenantry, obj=Session(), **tenantry.context_settings)
     try:
         while isinstance(command, click.Group) and arguments and arguments[0][0] != "-":
             name, command, arguments = command.resolve_command(context, arguments)

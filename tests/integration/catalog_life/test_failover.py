@@ -6,6 +6,8 @@ writes again, on its old timeline, and nobody may use it.
 
 import asyncio
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,13 +17,23 @@ import asyncpg
 import httpx
 import pytest
 
+from control_plane.catalog import migrate
 from deploy.local import standby
 from deploy.local.stack import Stack
 from tests.crash.test_data_plane import api_is_back, clients_of
 from tests.driver import Driver
-from tests.integration.catalog_life.lost import OLD, driving, fresh_home, running
+from tests.integration.catalog_life.lost import (
+    OLD,
+    Machine,
+    driving,
+    fresh_home,
+    machine_of,
+    running,
+)
 
 TENANTS = 12
+# Who is connected to the old primary waits for half a minute before he looks for another one.
+LONG_SECONDS = 300
 ACKNOWLEDGED = httpx.codes.ACCEPTED
 
 
@@ -114,9 +126,47 @@ async def test_a_standby_takes_over_and_the_old_primary_is_not_written(doubled: 
         await driver.assert_clean()
         assert await what_it_holds(doubled, first) == left
         assert (await what_it_holds(doubled, second))[0] > left[0]
-        async with administrator(doubled, first, "tenantry") as admin:
-            assert not await admin.fetchval("SELECT pg_is_in_recovery()")
-            assert not await admin.fetchval("SELECT catalog_is_accepted()")
+        await nobody_works_from(doubled, first)
+
+
+async def test_promoted_while_the_old_primary_lives(doubled: Stack) -> None:
+    """Everybody is connected to it still. What it cannot replicate it does not acknowledge."""
+    first, second = ports_of(doubled)
+    async with driving(doubled) as driver:
+        await follow_in_step(doubled, first)
+        await driver.create("before")
+        async with administrator(doubled, second, "postgres") as admin:
+            assert await admin.fetchval("SELECT pg_promote()")
+        slugs = [f"torn-{number}" for number in range(3)]
+        await asyncio.gather(*(ask_until_acknowledged(driver, slug) for slug in slugs))
+        await driver.settle(LONG_SECONDS)
+        await nothing_is_lost_or_doubled(driver, ["before", *slugs])
+        await driver.assert_clean()
+        await nobody_works_from(doubled, first)
+
+
+async def nobody_works_from(stack: Stack, port: int) -> None:
+    """Not even who sees no other server; and the catalog's migrations go past it."""
+    async with administrator(stack, port, "tenantry") as admin:
+        assert not await admin.fetchval("SELECT pg_is_in_recovery()")
+        assert not await admin.fetchval("SELECT catalog_is_accepted()")
+    machine = machine_of(stack)
+    alone = {"TENANTRY_CATALOG_DSN": f"postgresql://tenantry@127.0.0.1:{port}/tenantry"}
+    refused = Machine({**machine.environment, **alone}).run("admin", "catalog", "backup")
+    assert "a primary that was replaced" in refused.stderr
+    left = await migrated_at(stack, port)
+    async with administrator(stack, port, "tenantry") as admin:
+        await admin.execute("SET synchronous_commit = local")
+        await admin.execute("UPDATE alembic_version SET version_num = 'elsewhere'")
+    migrating = [sys.executable, "-m", "control_plane.catalog.migrate"]
+    environment = {"PATH": "/usr/bin:/bin", **machine.environment}
+    await asyncio.to_thread(subprocess.run, migrating, check=True, env=environment)
+    assert (await migrated_at(stack, port), left) == ("elsewhere", migrate.head())
+
+
+async def migrated_at(stack: Stack, port: int) -> str:
+    async with administrator(stack, port, "tenantry") as admin:
+        return str(await admin.fetchval("SELECT version_num FROM alembic_version"))
 
 
 async def nothing_is_lost_or_doubled(driver: Driver, slugs: list[str]) -> None:

@@ -17,8 +17,8 @@ from tests.conftest import FAST_TENANTRY
 from tests.crash.test_data_plane import api_is_back
 from tests.driver import Driver
 from tests.integration.catalog_life.lost import driving, fresh_home, running
-from tests.integration.catalog_life.test_everything_lost import until_the_pool_is_full
 from tests.integration.catalog_life.test_failover import administrator, ports_of
+from tests.integration.moves.test_move import to_the_catalog
 from tests.integration.test_restores import cities, write
 
 POOLED = int(FAST_TENANTRY["TENANTRY_POOL_TARGET"])
@@ -29,6 +29,17 @@ def doubled() -> Iterator[Stack]:
     """A stack whose catalog has a standby that is not synchronous."""
     with fresh_home() as home, running(home, DEFAULT_SERVERS, doubled=True) as started:
         yield started
+
+
+async def until_the_pool_is_full(stack: Stack, server: str) -> None:
+    """What is made next on this server comes out of the pool."""
+    catalog = await to_the_catalog(stack)
+    pooled = """SELECT count(*) FROM databases d JOIN servers s ON s.id = d.server_id
+                WHERE d.purpose = 'pooled' AND s.name = $1"""
+    async with asyncio.timeout(60):
+        while await catalog.fetchval(pooled, server) < POOLED:
+            await asyncio.sleep(0.1)
+    await catalog.close()
 
 
 async def fall_behind(stack: Stack, port: int) -> None:
@@ -46,7 +57,7 @@ async def test_what_the_catalog_forgot_is_nobody_elses(doubled: Stack) -> None:
         for slug in ("rotated", "moved"):
             await driver.create(slug, server="pg-a")
             await write(driver, slug, "before")
-        await until_the_pool_is_full(doubled)
+        await until_the_pool_is_full(doubled, "pg-a")
         await driver.settle()
         await fall_behind(doubled, second)
         places = await what_is_forgotten(driver)

@@ -51,10 +51,11 @@ def two() -> Iterator[Stack]:
 class Script:
     """Asks one API, and the other one when that does not answer; the same key each time."""
 
+    _keys = itertools.count()
+
     def __init__(self, stack: Stack, driver: Driver) -> None:
         self._driver = driver
         self._apis = itertools.cycle(stack.facts()["api_urls"])
-        self._keys = itertools.count()
 
     async def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         headers = {"Idempotency-Key": f"script-{next(self._keys)}"}
