@@ -195,9 +195,9 @@ def _silent(seconds: float, control: QueueSigns) -> Diagnosis:
     found = f"no periodic work was done for {seconds:.0f} s"
     if control.unheard:
         found += f", and {control.unheard} messages wait in the queue control"
-        remedy = "start a worker: celery -A workers.app:app worker -Q control"
+        remedy = "start a worker: tenantry-run worker control"
         return Diagnosis("worker control", "problem", found, remedy)
-    remedy = "start beat: celery -A workers.app:app beat; its log says why it stopped"
+    remedy = "start beat: tenantry-run beat; its log says why it stopped"
     return Diagnosis("beat", "problem", found, remedy)
 
 
@@ -208,7 +208,7 @@ def _queue(sign: QueueSigns) -> Diagnosis:
         return Diagnosis(part, "problem", "the broker does not answer", remedy)
     if sign.waiting_seconds > _SILENT_SECONDS and not sign.held:
         found = f"an operation waits for {sign.waiting_seconds:.0f} s, and none is worked on"
-        remedy = f"start a worker: celery -A workers.app:app worker -Q {sign.queue}"
+        remedy = f"start a worker: tenantry-run worker {sign.queue}"
         return Diagnosis(part, "problem", found, remedy)
     if sign.waiting_seconds > _SILENT_SECONDS:
         found = f"an operation waits for {sign.waiting_seconds:.0f} s behind {sign.held} others"
