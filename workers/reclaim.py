@@ -82,9 +82,11 @@ async def forget_database(ctx: StepContext) -> Outcome:
 
 async def _is_somebodys(ctx: StepContext, database: Database) -> bool:
     """Whether it is a tenant's, which the catalog does not know any more."""
+    server = await ctx.server(database.server_id)
+    if ctx.operation.input.get("unserved"):
+        return await making.serves(ctx, server, database.name)
     if not ctx.operation.input.get("unclaimed"):
         return False
-    server = await ctx.server(database.server_id)
     async with ctx.admin(server) as connection:
         if not await tenant_database.is_whole(connection, database.name):
             return False

@@ -18,10 +18,17 @@ async def condemn(
     """Mark the database condemned and record the operation that drops it.
 
     A place that was held for it on its server is given back. One that no tenant has had
-    (``unclaimed``) is dropped only if it says so itself: a catalog that lost its last commits may
-    have forgotten whom it was given to.
+    (``unclaimed``), or that has not served one yet, is dropped only if it says so itself: a catalog
+    that lost its last commits may have forgotten whom it was given to.
     """
-    unclaimed = unclaimed or database.purpose in _UNCLAIMED
+    told: dict[str, object] = {}
+    # A certificate of destruction tells which databases of the tenant were dropped.
+    if database.tenant_id is not None:
+        told["tenant"] = str(database.tenant_id)
+    if unclaimed or database.purpose in _UNCLAIMED:
+        told["unclaimed"] = True
+    if database.purpose == "scratch":
+        told["unserved"] = True
     if database.holds_place:
         await servers.release(db, database.server_id)
     await databases.condemn(db, database.id)
@@ -34,8 +41,6 @@ async def condemn(
             actor=actor,
             server_id=database.server_id,
             database_id=database.id,
-            # A certificate of destruction tells which databases of the tenant were dropped.
-            input=({"tenant": str(database.tenant_id)} if database.tenant_id else {})
-            | ({"unclaimed": True} if unclaimed else {}),
+            input=told,
         ),
     )

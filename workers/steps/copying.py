@@ -37,6 +37,7 @@ from control_plane.catalog.moves import Copied
 from control_plane.domain.errors import ReplicationBroken
 from control_plane.domain.moves import Progress, SourceFacts, size_words
 from workers.engine.step import Done, Outcome, StepContext
+from workers.steps import databases as making
 from workers.steps import moving
 from workers.steps.moving import Way
 
@@ -84,6 +85,7 @@ class _Copy:
         loader = loader_of(coming.database.name)
         async with ctx.admin(way.live.server) as admin:
             await replication.drop_slot(admin, way.link)
+        await making.require_unserved(ctx, coming.server, coming.database.name)
         await _forget_subscription(ctx, way)
         async with ctx.admin(coming.server) as admin:
             await create_target(

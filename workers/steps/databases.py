@@ -60,6 +60,28 @@ async def is_somebodys(ctx: StepContext, database: Database) -> bool:
     return identity is not None and identity.state != "pooled"
 
 
+async def serves(ctx: StepContext, server: Server, name: str) -> bool:
+    """Whether there is such a database, and it says itself that it is what a tenant works with."""
+    async with ctx.admin(server) as admin:
+        if not await tenant_database.is_whole(admin, name):
+            return False
+    identity = await tenant_database.read_identity(await ctx.inside(server, name))
+    return identity is not None and identity.state == "primary"
+
+
+async def require_unserved(ctx: StepContext, server: Server, name: str) -> None:
+    """A database that is to be thrown away is not what a tenant works with.
+
+    Raises:
+        TenantMismatch: it says that it is.
+    """
+    if await serves(ctx, server, name):
+        raise TenantMismatch(
+            f"{name} on {server.name} says that it serves its tenant; the catalog has lost its "
+            "last commits; it stays where it is: dump it before anything else, then tenantry check"
+        )
+
+
 async def require_unclaimed(ctx: StepContext, database: Database) -> None:
     """A database of the pool is handed out once, whatever the catalog remembers.
 

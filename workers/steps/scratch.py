@@ -25,6 +25,7 @@ from control_plane.domain.errors import ContentMismatch, ServerUnsuitable, Store
 from control_plane.domain.names import show
 from control_plane.services.backups import require_store
 from workers.engine.step import Done, Outcome, Skip, StepContext
+from workers.steps import databases as making
 from workers.steps import manifests, restorable
 from workers.steps.restorable import Opened, Restorable
 from workers.steps.telling import Tell, size_words, telling
@@ -132,6 +133,7 @@ async def drop_scratch(ctx: StepContext) -> Outcome:
     server = await ctx.server(scratch.server_id)
     async with ctx.catalog_read() as db:
         needed = await databases.role_sets_beside(db, scratch)
+    await making.require_unserved(ctx, server, scratch.name)
     async with ctx.admin(server) as admin:
         loader = scratch_database.loader_of(scratch.name)
         identifier = server.system_identifier
@@ -177,6 +179,7 @@ async def _stoppable(work: Callable[[threading.Event], None]) -> None:
 
 async def _create(ctx: StepContext, what: Restorable) -> None:
     """An empty database, whatever was there; sessions in the one before are of no use."""
+    await making.require_unserved(ctx, what.server, what.scratch.name)
     ctx.leave()
     async with ctx.admin(what.server) as admin:
         await scratch_database.create_scratch(

@@ -1,0 +1,74 @@
+"""A catalog that has forgotten a switch: what serves a tenant is not thrown away with what it was.
+
+The catalog is not made to forget; the scratch database of a restore is made to say that it serves,
+which it only does after its switch.
+"""
+
+import asyncio
+from typing import Any
+
+import asyncpg
+
+from control_plane.adapters.scratch_database import loader_of
+from deploy.local.stack import Stack
+from tests.crash.test_backup_boundaries import cities, prepared
+from tests.driver import Driver, fresh_slug
+
+PLACE = ("restore", "load_dump", "before")
+SERVES = """
+CREATE SCHEMA cp_meta;
+CREATE TABLE cp_meta.identity (
+    only_row boolean PRIMARY KEY DEFAULT true, tenant_id uuid, generation bigint, state text,
+    system_identifier bigint);
+INSERT INTO cp_meta.identity SELECT true, gen_random_uuid(), 2, 'primary', system_identifier
+  FROM pg_control_system();
+CREATE TABLE public.since (n integer);
+"""
+
+
+async def inside(stack: Stack, server: str, database: str) -> "asyncpg.Connection[Any]":
+    (found,) = (one for one in stack.facts()["servers"] if one["name"] == server)
+    return await asyncpg.connect(
+        host=found["host"],
+        port=found["port"],
+        user=found["admin_user"],
+        password=stack.layout.secret(f"{server}.password").read_text().strip(),
+        database=database,
+    )
+
+
+async def held_with_its_scratch(driver: Driver, begun: dict[str, Any], slug: str) -> str:
+    """Keep the restore before its load until its scratch database is there; the name of that."""
+    while True:
+        driver.arm(*PLACE, slug, "exception")
+        operation = await driver.call("GET", f"/v1/operations/{begun['id']}")
+        (made,) = (one for one in operation["steps"] if one["name"] == "create_scratch")
+        if made["state"] == "done":
+            return str(made["detail"]).split()[1]
+        await asyncio.sleep(0.02)
+
+
+async def test_a_scratch_database_that_serves_is_kept(driver: Driver, stack: Stack) -> None:
+    slug = fresh_slug("served")
+    backup = (await prepared(driver, [slug]))[slug]
+    armed = driver.arm(*PLACE, slug, "exception")
+    begun = await driver.begin(slug, "restore", backup_id=backup, target="in_place")
+    scratch = await held_with_its_scratch(driver, begun, slug)
+    connection = await inside(stack, "pg-a", scratch)
+    await connection.execute(SERVES)
+    await connection.close()
+    armed.unlink(missing_ok=True)
+    ended = await driver.over(begun)
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "tenant_mismatch")
+    await driver.settle()
+    assert await cities(driver, slug) == {"Leeds", "York"}
+    connection = await inside(stack, "pg-a", scratch)
+    assert await connection.fetchval("SELECT to_regclass('public.since') IS NOT NULL")
+    await connection.close()
+    found = [(one["code"], one["message"]) for one in await driver.findings()]
+    assert ("I-3", f"database {scratch} on pg-a belongs to nobody in the catalog") in found
+    connection = await inside(stack, "pg-a", "postgres")
+    await connection.execute(f'DROP DATABASE "{scratch}" WITH (FORCE)')
+    await connection.execute(f'DROP ROLE "{loader_of(scratch)}"')
+    await connection.close()
+    await driver.assert_clean()
