@@ -28,6 +28,7 @@ LONG = (
     "crash",
     "integration/catalog_life",
     "integration/console",
+    "integration/deploy",
     "integration/limited",
     "integration/moves",
     "integration/providers",
