@@ -1,8 +1,9 @@
 #!/bin/sh
 # Boots systemd as process 1 of new namespaces, over a copy of this machine that is forgotten with it.
-# boot.sh PLACE: PLACE/disk is an empty directory.
+# boot.sh PLACE REPOSITORY: PLACE/disk is an empty directory; REPOSITORY is at /srv/tenantry there.
 set -eu
 place=$1
+repository=$2
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs "$place/disk"
 root=$place/disk/root
@@ -25,6 +26,9 @@ ln -s pts/ptmx "$root/dev/ptmx"
 mount -t tmpfs tmpfs "$root/dev/shm"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+
+mkdir -p "$root/srv/tenantry"
+mount --bind "$repository" "$root/srv/tenantry"
 
 # Nothing of this machine starts in the copy; accounts and files of units are made as ever.
 rm -rf "$root"/etc/systemd/system/* "$root"/etc/machine-id

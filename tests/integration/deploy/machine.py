@@ -1,6 +1,7 @@
 """A machine with a real systemd: process 1 of new namespaces, over a copy of this machine.
 
-What is written in it is forgotten with it. It shares the network, so that it reaches the servers
+What is written in it is forgotten with it, but below ``CHECKOUT``: there is this repository,
+wherever it is. It shares the network, so that it reaches the servers
 of a local stack; every process of it ends with its process 1.
 """
 
@@ -16,6 +17,9 @@ from pathlib import Path
 
 import psutil
 
+from control_plane.config import REPOSITORY
+
+CHECKOUT = "/srv/tenantry"
 SYSTEMD = Path("/lib/systemd/systemd")
 _BOOT = Path(__file__).with_name("boot.sh")
 _PROGRAMS = ("unshare", "nsenter", "setpriv")
@@ -119,7 +123,8 @@ def booted(place: Path) -> Iterator[Machine]:
     (place / "disk").mkdir(parents=True)
     log = place / "boot.log"
     inside = f'echo $$ > "{group}/cgroup.procs"; exec "$@"'
-    unshare = ["unshare", *_NAMESPACES, "--fork", "--kill-child", "sh", str(_BOOT), str(place)]
+    boot = ["sh", str(_BOOT), str(place), str(REPOSITORY)]
+    unshare = ["unshare", *_NAMESPACES, "--fork", "--kill-child", *boot]
     with log.open("wb") as written:
         outside = subprocess.Popen(
             ["sh", "-c", inside, "sh", *unshare],

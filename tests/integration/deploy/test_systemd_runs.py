@@ -16,7 +16,7 @@ import pytest
 from control_plane.config import REPOSITORY
 from tests.integration.deploy.conftest import bare_servers
 from tests.integration.deploy.install_page import PAGE, blocks, typed
-from tests.integration.deploy.machine import Machine, booted, obstacle
+from tests.integration.deploy.machine import CHECKOUT, Machine, booted, obstacle
 from tests.integration.router.processes import free_port
 
 OBSTACLE = obstacle()
@@ -111,7 +111,7 @@ def install(machine: Machine, others: dict[str, Any]) -> Installed:
     api_port, pooler_port = free_port(), free_port()
     programs, first, processes = blocks(PAGE.read_text())
     furnish(machine, others)
-    machine.run(typed(programs, {"/path/to/this/repository": str(REPOSITORY)}))
+    machine.run(typed(programs, {"/path/to/this/repository": CHECKOUT}))
     write_addresses(machine, others, api_port)
     said = machine.run(
         typed(
@@ -129,7 +129,7 @@ def install(machine: Machine, others: dict[str, Any]) -> Installed:
     start, adding, doctor = processes.partition("\ntenantry servers add ")
     pooler = "/etc/tenantry/pooler-p1.env"
     port = f"{pooler}; sed -i 's/=6432/={pooler_port}/' {pooler}"
-    machine.run(f"cd {REPOSITORY}; {typed(start, {pooler: port})}")
+    machine.run(f"cd {CHECKOUT}; {typed(start, {pooler: port})}")
     for unit in (*SERVICES, *POOLER):
         machine.wait_state(unit, "active")
     done.wait_answering()
@@ -144,7 +144,7 @@ def furnish(machine: Machine, others: dict[str, Any]) -> None:
     names = ("localhost", *(f"{name}.example.org" for name in OTHERS))
     machine.write("/etc/hosts", "".join(f"127.0.0.1 {name}\n" for name in names))
     for server in others["servers"]:
-        programs = Path(server["bin_dir"]).parent
+        programs = str(Path(server["bin_dir"]).parent).replace(str(REPOSITORY), CHECKOUT)
         debian = f"/usr/lib/postgresql/{server['version']}"
         machine.run(f"test -e {debian} || ln -s {programs} {debian}")
     catalog, redis = others["catalog"], others["redis"]
