@@ -25,6 +25,15 @@ _BOOT = Path(__file__).with_name("boot.sh")
 _PROGRAMS = ("unshare", "nsenter", "setpriv")
 _NAMESPACES = ("--mount", "--pid", "--uts", "--ipc", "--cgroup")
 _BOOT_SECONDS = 60.0
+# What boot.sh needs to be allowed, in a moment that leaves nothing behind.
+_TRIAL = """
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/changes /mnt/work /mnt/root
+mount -t overlay -o lowerdir=/,upperdir=/mnt/changes,workdir=/mnt/work overlay /mnt/root
+mount -t proc proc /mnt/root/proc
+mount -t cgroup2 cgroup2 /mnt/root/sys
+mount --make-rshared /
+"""
 
 
 class MachineError(Exception):
@@ -39,10 +48,11 @@ def obstacle() -> str | None:
         return "systemd is not installed"
     if missing := [name for name in _PROGRAMS if shutil.which(name) is None]:
         return f"{', '.join(missing)} not installed"
-    if _control_groups() is None:
-        return "there are no control groups of version 2"
+    groups = _control_groups()
+    if groups is None or not os.access(groups, os.W_OK):
+        return "there are no control groups of version 2 to write to"
     made = subprocess.run(
-        ["unshare", *_NAMESPACES, "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        ["unshare", *_NAMESPACES, "--fork", "sh", "-euc", _TRIAL],
         check=False,
         capture_output=True,
         text=True,
