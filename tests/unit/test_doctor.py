@@ -65,13 +65,13 @@ SICK: list[tuple[list[Diagnosis], str, str, str]] = [
         list(doctor.beat_and_workers(99, [changed(QUEUE, unheard=7), TRANSFER])),
         "worker control",
         "7 messages wait",
-        "-Q control",
+        "worker control",
     ),
     (
         list(doctor.beat_and_workers(1, [QUEUE, changed(TRANSFER, waiting_seconds=40.0)])),
         "queue transfer",
         "waits for 40 s, and none is worked on",
-        "-Q transfer",
+        "worker transfer",
     ),
     (
         list(doctor.beat_and_workers(1, [changed(QUEUE, unheard=None), TRANSFER])),
