@@ -33,7 +33,9 @@ async def give_up_target(ctx: StepContext) -> Outcome:
         target = await databases.find(db, move.target_database_id) if move else None
         if target is None or target.purpose == "condemned":
             return Skip("given up already")
-        await reclaiming.condemn(db, target, ctx.operation.actor)
+        # What was never copied cannot have been switched to, as far as the catalog knows.
+        unserved = move is not None and move.copied is None
+        await reclaiming.condemn(db, target, ctx.operation.actor, unserved=unserved)
     return Done(target.name)
 
 

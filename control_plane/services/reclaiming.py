@@ -13,13 +13,18 @@ _UNCLAIMED = ("preparing", "pooled")
 
 
 async def condemn(
-    db: Connection, database: Database, actor: str, *, unclaimed: bool = False
+    db: Connection,
+    database: Database,
+    actor: str,
+    *,
+    unclaimed: bool = False,
+    unserved: bool = False,
 ) -> Operation:
     """Mark the database condemned and record the operation that drops it.
 
     A place that was held for it on its server is given back. One that no tenant has had
-    (``unclaimed``), or that has not served one yet, is dropped only if it says so itself: a catalog
-    that lost its last commits may have forgotten whom it was given to.
+    (``unclaimed``), or that has not served one yet (``unserved``), is dropped only if it says so
+    itself: a catalog that lost its last commits may have forgotten whom it was given to.
     """
     told: dict[str, object] = {}
     # A certificate of destruction tells which databases of the tenant were dropped.
@@ -27,7 +32,7 @@ async def condemn(
         told["tenant"] = str(database.tenant_id)
     if unclaimed or database.purpose in _UNCLAIMED:
         told["unclaimed"] = True
-    if database.purpose == "scratch":
+    if unserved or database.purpose == "scratch":
         told["unserved"] = True
     if database.holds_place:
         await servers.release(db, database.server_id)

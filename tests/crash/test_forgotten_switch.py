@@ -5,6 +5,7 @@ which it only does after its switch.
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -16,13 +17,13 @@ from tests.driver import Driver, fresh_slug
 
 PLACE = ("restore", "load_dump", "before")
 SERVES = """
-CREATE SCHEMA cp_meta;
-CREATE TABLE cp_meta.identity (
+CREATE SCHEMA IF NOT EXISTS cp_meta;
+CREATE TABLE IF NOT EXISTS cp_meta.identity (
     only_row boolean PRIMARY KEY DEFAULT true, tenant_id uuid, generation bigint, state text,
     system_identifier bigint);
 INSERT INTO cp_meta.identity SELECT true, gen_random_uuid(), 2, 'primary', system_identifier
-  FROM pg_control_system();
-CREATE TABLE public.since (n integer);
+  FROM pg_control_system() ON CONFLICT DO NOTHING;
+CREATE TABLE IF NOT EXISTS public.since (n integer);
 """
 
 
@@ -60,15 +61,47 @@ async def test_a_scratch_database_that_serves_is_kept(driver: Driver, stack: Sta
     armed.unlink(missing_ok=True)
     ended = await driver.over(begun)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "tenant_mismatch")
+    await assert_kept(driver, stack, slug, "pg-a", scratch)
+
+
+async def assert_kept(driver: Driver, stack: Stack, slug: str, server: str, database: str) -> None:
+    """The tenant works as before, and the database is there, named by the check; clean up."""
     await driver.settle()
     assert await cities(driver, slug) == {"Leeds", "York"}
-    connection = await inside(stack, "pg-a", scratch)
+    connection = await inside(stack, server, database)
     assert await connection.fetchval("SELECT to_regclass('public.since') IS NOT NULL")
     await connection.close()
     found = [(one["code"], one["message"]) for one in await driver.findings()]
-    assert ("I-3", f"database {scratch} on pg-a belongs to nobody in the catalog") in found
-    connection = await inside(stack, "pg-a", "postgres")
-    await connection.execute(f'DROP DATABASE "{scratch}" WITH (FORCE)')
-    await connection.execute(f'DROP ROLE "{loader_of(scratch)}"')
+    assert ("I-3", f"database {database} on {server} belongs to nobody in the catalog") in found
+    connection = await inside(stack, server, "postgres")
+    await connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
+    strays = [words.split()[1] for _, words in found if words.startswith("role ")]
+    for role in {*strays, loader_of(database)}:
+        await connection.execute(f'DROP ROLE IF EXISTS "{role}"')
     await connection.close()
     await driver.assert_clean()
+
+
+async def test_a_copy_that_serves_is_kept(driver: Driver, stack: Stack, catalog: Any) -> None:
+    slug = fresh_slug("served")
+    await prepared(driver, [slug])
+    place = ("move", "copy_data.rows", "before")
+    armed = driver.arm(*place, slug, "exception")
+    begun = await driver.call("POST", f"/v1/tenants/{slug}/moves", json={"server": "pg-b"})
+    target = await catalog.fetchval(
+        """SELECT d.name FROM databases d JOIN tenants t ON t.id = d.tenant_id
+           WHERE t.slug = $1 AND d.purpose = 'moving'""",
+        slug,
+    )
+    # Each attempt makes the database anew; between two of them it can be marked.
+    while (begun := await driver.call("GET", f"/v1/operations/{begun['id']}"))["error"] is None:
+        driver.arm(*place, slug, "exception")
+        with suppress(asyncpg.PostgresError, OSError):
+            connection = await inside(stack, "pg-b", target)
+            await connection.execute(SERVES)
+            await connection.close()
+        await asyncio.sleep(0.05)
+    armed.unlink(missing_ok=True)
+    ended = await driver.over(begun)
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "tenant_mismatch")
+    await assert_kept(driver, stack, slug, "pg-b", target)

@@ -3,8 +3,6 @@
 import asyncio
 import io
 import zipfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,33 +16,10 @@ from tests.conftest import Cli
 from tests.driver import Driver, fresh_slug
 from tests.integration.limited.conftest import Enrolled
 from tests.integration.tenant_server.postgres_fixture import LIMITED
+from tests.integration.test_restores import cities, write
 
 LONG_SECONDS = 240.0
 _MINE = "purpose = 'primary' AND tenant_id = (SELECT id FROM tenants WHERE slug = $1)"
-
-
-@asynccontextmanager
-async def application(driver: Driver, slug: str) -> AsyncIterator[Any]:
-    """A connection with the tenant's DSN, as its application has it."""
-    connection = await asyncpg.connect((await driver.dsn(slug))["dsn"], statement_cache_size=0)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def write(driver: Driver, slug: str, *names: str) -> None:
-    async with application(driver, slug) as connection, connection.transaction():
-        await connection.execute("SELECT set_config('app.user_id', 'dr-ada', true)")
-        await connection.executemany(
-            "INSERT INTO public.city (country_code, region, name) VALUES ('GB', 'England', $1)",
-            [(name,) for name in names],
-        )
-
-
-async def cities(driver: Driver, slug: str) -> set[str]:
-    async with application(driver, slug) as connection:
-        return {row["name"] for row in await connection.fetch("SELECT name FROM public.city")}
 
 
 async def tenant(driver: Driver, slug: str) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from tests.driver import Driver, fresh_slug
 from tests.integration.limited.conftest import Enrolled
 from tests.integration.limited.test_life import (
     assert_verified,
-    cities,
     delete,
     looked_after,
     tenant,
-    write,
 )
+from tests.integration.test_restores import cities, write
 
 MOVE_SECONDS = 180.0
 
