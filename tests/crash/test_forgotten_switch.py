@@ -5,7 +5,8 @@ which it only does after its switch.
 """
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -27,15 +28,22 @@ CREATE TABLE IF NOT EXISTS public.since (n integer);
 """
 
 
-async def inside(stack: Stack, server: str, database: str) -> "asyncpg.Connection[Any]":
+@asynccontextmanager
+async def inside(
+    stack: Stack, server: str, database: str
+) -> "AsyncIterator[asyncpg.Connection[Any]]":
     (found,) = (one for one in stack.facts()["servers"] if one["name"] == server)
-    return await asyncpg.connect(
+    connection = await asyncpg.connect(
         host=found["host"],
         port=found["port"],
         user=found["admin_user"],
         password=stack.layout.secret(f"{server}.password").read_text().strip(),
         database=database,
     )
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 async def held_with_its_scratch(driver: Driver, begun: dict[str, Any], slug: str) -> str:
@@ -55,9 +63,8 @@ async def test_a_scratch_database_that_serves_is_kept(driver: Driver, stack: Sta
     armed = driver.arm(*PLACE, slug, "exception")
     begun = await driver.begin(slug, "restore", backup_id=backup, target="in_place")
     scratch = await held_with_its_scratch(driver, begun, slug)
-    connection = await inside(stack, "pg-a", scratch)
-    await connection.execute(SERVES)
-    await connection.close()
+    async with inside(stack, "pg-a", scratch) as connection:
+        await connection.execute(SERVES)
     armed.unlink(missing_ok=True)
     ended = await driver.over(begun)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "tenant_mismatch")
@@ -68,17 +75,15 @@ async def assert_kept(driver: Driver, stack: Stack, slug: str, server: str, data
     """The tenant works as before, and the database is there, named by the check; clean up."""
     await driver.settle()
     assert await cities(driver, slug) == {"Leeds", "York"}
-    connection = await inside(stack, server, database)
-    assert await connection.fetchval("SELECT to_regclass('public.since') IS NOT NULL")
-    await connection.close()
+    async with inside(stack, server, database) as connection:
+        assert await connection.fetchval("SELECT to_regclass('public.since') IS NOT NULL")
     found = [(one["code"], one["message"]) for one in await driver.findings()]
     assert ("I-3", f"database {database} on {server} belongs to nobody in the catalog") in found
-    connection = await inside(stack, server, "postgres")
-    await connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
-    strays = [words.split()[1] for _, words in found if words.startswith("role ")]
-    for role in {*strays, loader_of(database)}:
-        await connection.execute(f'DROP ROLE IF EXISTS "{role}"')
-    await connection.close()
+    async with inside(stack, server, "postgres") as connection:
+        await connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
+        strays = [words.split()[1] for _, words in found if words.startswith("role ")]
+        for role in {*strays, loader_of(database)}:
+            await connection.execute(f'DROP ROLE IF EXISTS "{role}"')
     await driver.assert_clean()
 
 
@@ -97,9 +102,8 @@ async def test_a_copy_that_serves_is_kept(driver: Driver, stack: Stack, catalog:
     while (begun := await driver.call("GET", f"/v1/operations/{begun['id']}"))["error"] is None:
         driver.arm(*place, slug, "exception")
         with suppress(asyncpg.PostgresError, OSError):
-            connection = await inside(stack, "pg-b", target)
-            await connection.execute(SERVES)
-            await connection.close()
+            async with inside(stack, "pg-b", target) as connection:
+                await connection.execute(SERVES)
         await asyncio.sleep(0.05)
     armed.unlink(missing_ok=True)
     ended = await driver.over(begun)

@@ -164,6 +164,32 @@ async def test_the_alias_of_a_tenant_given_up_is_free_at_once(
     await driver.assert_clean()
 
 
+async def test_what_is_given_up_under_its_first_lease_leaves_nothing(
+    driver: Driver, catalog: Any, stack: Stack
+) -> None:
+    """A database of the pool that was marked a moment ago is this tenant's, and nobody else's."""
+    slug = fresh_slug("given-up-at-once")
+    pooled = """SELECT count(*) FROM databases d JOIN servers s ON s.id = d.server_id
+                WHERE d.purpose = 'pooled' AND s.name = 'pg-a'"""
+    while not await catalog.fetchval(pooled):
+        await asyncio.sleep(0.2)
+    await asyncio.to_thread(stack.halt, "worker-control")
+    try:
+        driver.arm("provision", "verify_login", "before", slug, "exception")
+        begun = await driver.begin_create(slug, server="pg-a")
+        claimed = await catalog.fetchval(
+            """UPDATE operations SET deadline = now() WHERE subject = $1
+               RETURNING (input->>'claimed')::boolean""",
+            slug,
+        )
+        assert claimed, "nothing was claimed: this proves nothing"
+    finally:
+        await asyncio.to_thread(stack.restart, "worker-control")
+    ended = await driver.over(begun)
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "injected_failure")
+    await driver.assert_clean()
+
+
 async def test_a_suspension_that_failed_stays_a_cut(driver: Driver, catalog: Any) -> None:
     slug = fresh_slug("half-suspended")
     await driver.create(slug)

@@ -48,7 +48,10 @@ Outcome = Done | Skip | Wait
 
 
 class StepContext:
-    """What a step may use: its operation, the ports, and doors that carry the lease."""
+    """What a step may use: its operation, the ports, and doors that carry the lease.
+
+    ``operation`` is as the lease found it: what steps have done since is in the catalog only.
+    """
 
     def __init__(
         self, operation: Operation, lease: Lease, ports: Ports, sessions: AdminSessions

@@ -1,6 +1,6 @@
 """A tenant that never came to be: slug and places go back, what exists is reclaimed later."""
 
-from control_plane.catalog import databases, routes, servers, tenants
+from control_plane.catalog import databases, operations, routes, servers, tenants
 from control_plane.catalog.pool import Connection
 from control_plane.services import reclaiming
 from workers.engine.step import StepContext
@@ -20,7 +20,9 @@ async def give_up_tenant(ctx: StepContext, db: Connection) -> None:
     database = await databases.find_primary(db, ctx.tenant_id)
     if database is not None:
         await servers.release(db, database.server_id)
-        # Before the first step is done nobody has marked it as this tenant's.
-        begun = any(step.state in ("done", "skipped") for step in ctx.operation.steps)
-        unclaimed = bool(ctx.operation.input.get("claimed")) and not begun
+        # Asked anew: what the context knows is how far earlier leases came, and before the first
+        # step is done nobody has marked the database as this tenant's.
+        operation = await operations.get(db, ctx.operation.id)
+        begun = any(step.state in ("done", "skipped") for step in operation.steps)
+        unclaimed = bool(operation.input.get("claimed")) and not begun
         await reclaiming.condemn(db, database, ctx.operation.actor, unclaimed=unclaimed)
