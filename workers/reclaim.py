@@ -88,7 +88,7 @@ async def _is_somebodys(ctx: StepContext, database: Database) -> bool:
     if not ctx.operation.input.get("unclaimed"):
         return False
     async with ctx.admin(server) as connection:
-        if not await tenant_database.is_whole(connection, database.name):
+        if not await tenant_database.is_ours(connection, database.name):
             return False
     return await making.is_somebodys(ctx, database)
 

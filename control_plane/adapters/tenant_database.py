@@ -15,7 +15,8 @@ IdentityState = Literal["pooled", "primary", "previous", "scratch"]
 # What the server says about a database; -2 marks one whose DROP was cut short (15.4 and later).
 _INVALID = -2
 _STATE = """
-SELECT datistemplate, datallowconn, datconnlimit FROM pg_database WHERE datname = $1
+SELECT datistemplate, datallowconn, datconnlimit, pg_get_userbyid(datdba) AS owner
+  FROM pg_database WHERE datname = $1
 """
 # WAL_LOG copies a small template in half the time of FILE_COPY and forces no checkpoint.
 _CREATE = """
@@ -48,6 +49,13 @@ ON CONFLICT (only_row) DO UPDATE
  WHERE (i.tenant_id IS NULL OR i.tenant_id = excluded.tenant_id)
    AND i.generation <= excluded.generation
 RETURNING true
+"""
+# A view of somebody else's would run their code as whoever reads it (S-08).
+_HAS_IDENTITY = """
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = 'cp_meta' AND c.relname = 'identity' AND c.relkind = 'r'
+       AND pg_get_userbyid(n.nspowner) = $1 AND pg_get_userbyid(c.relowner) = $1)
 """
 _READ_IDENTITY = """
 SELECT tenant_id, generation, state, system_identifier FROM cp_meta.identity
@@ -169,17 +177,23 @@ async def write_identity(
         )
 
 
-async def is_whole(connection: Connection, name: str) -> bool:
-    """Whether the database is there, and neither half made nor half dropped."""
+async def is_ours(connection: Connection, name: str) -> bool:
+    """Whether the database is there, neither half made nor half dropped, and no loader's.
+
+    What still belongs to who loads it has served nobody; what was loaded may lie in wait there for
+    an administrator who looks (S-08).
+    """
     with translated():
         row = await connection.fetchrow(_STATE, name)
-    return row is not None and row["datallowconn"] and row["datconnlimit"] != _INVALID
+    if row is None or row["owner"] != names.DATABASE_OWNER:
+        return False
+    return bool(row["datallowconn"] and row["datconnlimit"] != _INVALID)
 
 
 async def read_identity(connection: Connection) -> Identity | None:
-    """What the database says it is; ``None`` if it is a fresh clone, or has no such table."""
+    """What the database says it is; ``None`` if it is a fresh clone, or has no table of ours."""
     with translated():
-        known = await connection.fetchval("SELECT to_regclass('cp_meta.identity') IS NOT NULL")
+        known = await connection.fetchval(_HAS_IDENTITY, names.DATABASE_OWNER)
         row = await connection.fetchrow(_READ_IDENTITY) if known else None
     return Identity(**dict(row)) if row else None
 

@@ -181,6 +181,16 @@ async def newest_of_server(db: Connection, server_id: UUID, kind: str) -> Operat
     return from_row(row) if row is not None else None
 
 
+async def newest_of_database(db: Connection, database_id: UUID, kind: str) -> Operation | None:
+    """The operation of this kind that was begun last on this database."""
+    row = await db.fetchrow(
+        _SELECT + " WHERE o.database_id = $1 AND o.kind = $2 ORDER BY o.created_at DESC LIMIT 1",
+        database_id,
+        kind,
+    )
+    return from_row(row) if row is not None else None
+
+
 async def live_ids(db: Connection) -> list[UUID]:
     """Every operation that is not over."""
     rows = await db.fetch(

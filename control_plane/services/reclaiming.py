@@ -24,16 +24,15 @@ async def condemn(
 
     A place that was held for it on its server is given back. One that no tenant has had
     (``unclaimed``), or that has not served one yet (``unserved``), is dropped only if it says so
-    itself: a catalog that lost its last commits may have forgotten whom it was given to.
+    itself: a catalog that lost its last commits may have forgotten whom it was given to. One that
+    is condemned already is asked what the first operation was to ask it.
     """
-    told: dict[str, object] = {}
-    # A certificate of destruction tells which databases of the tenant were dropped.
-    if database.tenant_id is not None:
-        told["tenant"] = str(database.tenant_id)
-    if unclaimed or database.purpose in _UNCLAIMED:
-        told["unclaimed"] = True
-    if unserved or database.purpose == "scratch":
-        told["unserved"] = True
+    unclaimed = unclaimed or database.purpose in _UNCLAIMED
+    unserved = unserved or database.purpose == "scratch"
+    told = _told(database, unclaimed=unclaimed, unserved=unserved)
+    if database.purpose == "condemned":
+        first = await operations.newest_of_database(db, database.id, "reclaim")
+        told = first.input if first else _told(database, unclaimed=False, unserved=True)
     if database.holds_place:
         await servers.release(db, database.server_id)
     await databases.condemn(db, database.id)
@@ -49,3 +48,15 @@ async def condemn(
             input=told,
         ),
     )
+
+
+def _told(database: Database, *, unclaimed: bool, unserved: bool) -> dict[str, object]:
+    told: dict[str, object] = {}
+    # A certificate of destruction tells which databases of the tenant were dropped.
+    if database.tenant_id is not None:
+        told["tenant"] = str(database.tenant_id)
+    if unclaimed:
+        told["unclaimed"] = True
+    if unserved:
+        told["unserved"] = True
+    return told

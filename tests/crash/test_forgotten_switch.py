@@ -5,16 +5,19 @@ which it only does after its switch.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import json
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
+import pytest
 
 from control_plane.adapters.scratch_database import loader_of
 from deploy.local.stack import Stack
 from tests.crash.test_backup_boundaries import cities, prepared
+from tests.crash.test_late_comers import plant
 from tests.driver import Driver, fresh_slug
+from tests.integration.moves.faults import administrator
 
 PLACE = ("restore", "load_dump", "before")
 SERVES = """
@@ -24,26 +27,11 @@ CREATE TABLE IF NOT EXISTS cp_meta.identity (
     system_identifier bigint);
 INSERT INTO cp_meta.identity SELECT true, gen_random_uuid(), 2, 'primary', system_identifier
   FROM pg_control_system() ON CONFLICT DO NOTHING;
+ALTER SCHEMA cp_meta OWNER TO cp_dbowner;
+ALTER TABLE cp_meta.identity OWNER TO cp_dbowner;
 CREATE TABLE IF NOT EXISTS public.since (n integer);
+ALTER DATABASE "%s" OWNER TO cp_dbowner;
 """
-
-
-@asynccontextmanager
-async def inside(
-    stack: Stack, server: str, database: str
-) -> "AsyncIterator[asyncpg.Connection[Any]]":
-    (found,) = (one for one in stack.facts()["servers"] if one["name"] == server)
-    connection = await asyncpg.connect(
-        host=found["host"],
-        port=found["port"],
-        user=found["admin_user"],
-        password=stack.layout.secret(f"{server}.password").read_text().strip(),
-        database=database,
-    )
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def held_with_its_scratch(driver: Driver, begun: dict[str, Any], slug: str) -> str:
@@ -63,8 +51,8 @@ async def test_a_scratch_database_that_serves_is_kept(driver: Driver, stack: Sta
     armed = driver.arm(*PLACE, slug, "exception")
     begun = await driver.begin(slug, "restore", backup_id=backup, target="in_place")
     scratch = await held_with_its_scratch(driver, begun, slug)
-    async with inside(stack, "pg-a", scratch) as connection:
-        await connection.execute(SERVES)
+    async with administrator(stack, "pg-a", scratch) as connection:
+        await connection.execute(SERVES % scratch)
     armed.unlink(missing_ok=True)
     ended = await driver.over(begun)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "tenant_mismatch")
@@ -75,11 +63,16 @@ async def assert_kept(driver: Driver, stack: Stack, slug: str, server: str, data
     """The tenant works as before, and the database is there, named by the check; clean up."""
     await driver.settle()
     assert await cities(driver, slug) == {"Leeds", "York"}
-    async with inside(stack, server, database) as connection:
+    async with administrator(stack, server, database) as connection:
         assert await connection.fetchval("SELECT to_regclass('public.since') IS NOT NULL")
+    await assert_named(driver, stack, server, database)
+
+
+async def assert_named(driver: Driver, stack: Stack, server: str, database: str) -> None:
+    """The check names the database that nobody has; clean up."""
     found = [(one["code"], one["message"]) for one in await driver.findings()]
     assert ("I-3", f"database {database} on {server} belongs to nobody in the catalog") in found
-    async with inside(stack, server, "postgres") as connection:
+    async with administrator(stack, server) as connection:
         await connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
         strays = [words.split()[1] for _, words in found if words.startswith("role ")]
         for role in {*strays, loader_of(database)}:
@@ -102,10 +95,46 @@ async def test_a_copy_that_serves_is_kept(driver: Driver, stack: Stack, catalog:
     while (begun := await driver.call("GET", f"/v1/operations/{begun['id']}"))["error"] is None:
         driver.arm(*place, slug, "exception")
         with suppress(asyncpg.PostgresError, OSError):
-            async with inside(stack, "pg-b", target) as connection:
-                await connection.execute(SERVES)
+            async with administrator(stack, "pg-b", target) as connection:
+                await connection.execute(SERVES % target)
         await asyncio.sleep(0.05)
     armed.unlink(missing_ok=True)
     ended = await driver.over(begun)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "tenant_mismatch")
     await assert_kept(driver, stack, slug, "pg-b", target)
+
+
+@pytest.mark.parametrize("question", ["unclaimed", "unserved"])
+async def test_who_goes_on_with_a_reclaim_asks_what_that_was_to_ask(
+    driver: Driver, stack: Stack, catalog: Any, question: str
+) -> None:
+    while not (
+        found := await catalog.fetchrow(
+            """SELECT d.id, d.name, d.server_id FROM databases d JOIN servers s
+               ON s.id = d.server_id WHERE d.purpose = 'pooled' AND s.name = 'pg-a' LIMIT 1"""
+        )
+    ):
+        await asyncio.sleep(0.2)
+    database = found["name"]
+    async with administrator(stack, "pg-a", database) as connection:
+        await connection.execute(
+            "UPDATE cp_meta.identity SET tenant_id = gen_random_uuid(), state = 'primary'"
+        )
+    await plant(
+        catalog,
+        "reclaim",
+        subject=database,
+        database_id=found["id"],
+        server_id=found["server_id"],
+        input=json.dumps({question: True}),
+        state="failed",
+        error_code="server_refused",
+        finished_at=await catalog.fetchval("SELECT now()"),
+    )
+    await catalog.execute("UPDATE databases SET purpose = 'condemned' WHERE id = $1", found["id"])
+    repaired = await driver.call("POST", "/v1/check/repairs", timeout=60)
+    assert database in {one["subject"] for one in repaired["repaired"]}
+    await driver.settle()
+    async with administrator(stack, "pg-a", database) as connection:
+        assert await connection.fetchval("SELECT state FROM cp_meta.identity") == "primary"
+    await assert_named(driver, stack, "pg-a", database)

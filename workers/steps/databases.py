@@ -63,7 +63,7 @@ async def is_somebodys(ctx: StepContext, database: Database) -> bool:
 async def serves(ctx: StepContext, server: Server, name: str) -> bool:
     """Whether there is such a database, and it says itself that it is what a tenant works with."""
     async with ctx.admin(server) as admin:
-        if not await tenant_database.is_whole(admin, name):
+        if not await tenant_database.is_ours(admin, name):
             return False
     identity = await tenant_database.read_identity(await ctx.inside(server, name))
     return identity is not None and identity.state == "primary"
