@@ -1,11 +1,11 @@
 """Servers made to order over HTTP: have one made, list them, have one deleted."""
 
 import datetime as dt
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 from litestar import Controller, Response, delete, get, post
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
 from control_plane.api.acceptance import LOCATION, REHEARSED, DryRun, accept_or_rehearse
@@ -20,6 +20,10 @@ from control_plane.domain.providers import ProviderKind, ServerWish
 from control_plane.domain.tenants import Tier
 from control_plane.services import providing
 from control_plane.services.providing import NewProvidedServer
+
+Lost: TypeAlias = Annotated[
+    bool, QueryParameter(description="It will never answer again: it is not asked what it has")
+]
 
 Word = Annotated[str, Meta(pattern=PRINTABLE, min_length=1, max_length=100)]
 
@@ -116,12 +120,17 @@ class ProvidedServerController(Controller):
         response_headers=[LOCATION],
     )
     async def delete_server(
-        self, server: FromPath[str], changing: Writing, *, dry_run: DryRun = False
+        self,
+        server: FromPath[str],
+        changing: Writing,
+        *,
+        lost: Lost = False,
+        dry_run: DryRun = False,
     ) -> Response[OperationView]:
         """Take a server without tenants out of the fleet, and have its provider delete it."""
         return await accept_or_rehearse(
             changing,
-            lambda db: providing.delete_server(db, changing.caller, server),
+            lambda db: providing.delete_server(db, changing.caller, server, lost=lost),
             dry_run=dry_run,
         )
 

@@ -87,9 +87,13 @@ def provided(session: Session) -> None:
 
 @click.command("delete", cls=Command, examples=("tenantry servers delete pg-c --wait",))
 @click.argument("name", shell_complete=provided_names)
+@click.option(
+    "--lost", is_flag=True, help="It will never answer again: do not ask it what it still has."
+)
 @dry_run_option
 @wait_option
 @pass_session
-def delete(session: Session, *, name: str, dry_run: bool, wait: bool) -> None:
+def delete(session: Session, *, name: str, lost: bool, dry_run: bool, wait: bool) -> None:
     """Delete a server without tenants that was made by a provider, with all that is on it."""
-    ask(session, "DELETE", path("provided-servers", name), dry_run=dry_run, wait=wait)
+    query = {"lost": "true"} if lost else None
+    ask(session, "DELETE", path("provided-servers", name), query=query, dry_run=dry_run, wait=wait)

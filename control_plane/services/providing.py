@@ -76,11 +76,16 @@ async def begin_creation(
         if getattr(error, "constraint_name", None) != "provided_servers_name":
             raise
         raise Conflict(f"{wanted.name} was asked for by another request a moment ago") from error
-    return await _record(db, "create_server", key, wanted.name, actor)
+    return await _record(db, "create_server", key, wanted.name, actor, {})
 
 
-async def delete_server(db: Connection, caller: Caller, name: str) -> Operation:
+async def delete_server(
+    db: Connection, caller: Caller, name: str, *, lost: bool = False
+) -> Operation:
     """Have a server that a provider made taken out of the fleet and deleted.
+
+    Before it is, it is asked whether it has a database that the catalog does not know; not so when
+    it is ``lost``, and will never answer again.
 
     Raises:
         NotFound: no provider made a server of this name.
@@ -99,18 +104,21 @@ async def delete_server(db: Connection, caller: Caller, name: str) -> Operation:
         )
     # From here on no request can place a tenant there.
     await servers.change_state(db, made.id, expected=("active",), wanted="draining")
-    operation = await begin_deletion(db, made.id, made.name, caller.principal.name)
-    await audit.record(db, caller, Entry("server.delete", name))
+    operation = await begin_deletion(db, made.id, made.name, caller.principal.name, lost=lost)
+    facts: dict[str, object] = {"lost": True} if lost else {}
+    await audit.record(db, caller, Entry("server.delete", name, facts=facts))
     return operation
 
 
-async def begin_deletion(db: Connection, key: UUID, name: str, actor: str) -> Operation:
+async def begin_deletion(
+    db: Connection, key: UUID, name: str, actor: str, *, lost: bool = False
+) -> Operation:
     """``delete_server``, whoever asks.
 
     Raises:
         OperationInProgress: it is being created or deleted.
     """
-    return await _record(db, "delete_server", key, name, actor)
+    return await _record(db, "delete_server", key, name, actor, {"lost": True} if lost else {})
 
 
 async def list_provided(db: Connection) -> list[ProvidedServer]:
@@ -155,7 +163,9 @@ def _known_provider(ports: Ports, kind: ProviderKind) -> Provider:
     return found
 
 
-async def _record(db: Connection, kind: Kind, key: UUID, name: str, actor: str) -> Operation:
+async def _record(
+    db: Connection, kind: Kind, key: UUID, name: str, actor: str, more: dict[str, object]
+) -> Operation:
     return await operations.insert(
         db,
         NewOperation(
@@ -163,6 +173,6 @@ async def _record(db: Connection, kind: Kind, key: UUID, name: str, actor: str) 
             plan=PLANS[kind],
             subject=name,
             actor=actor,
-            input={"provided": str(key)},
+            input={"provided": str(key), **more},
         ),
     )

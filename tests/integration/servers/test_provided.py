@@ -15,7 +15,7 @@ from control_plane.adapters.providers import rds as module
 from control_plane.adapters.providers.rds import SERVER_TAG, RdsProvider
 from control_plane.catalog import operations, provided_servers, servers
 from control_plane.config import RdsSettings
-from control_plane.domain.names import decode
+from control_plane.domain.names import database_name, decode
 from control_plane.domain.operations import Operation
 from control_plane.domain.plans import PLANS
 from control_plane.domain.providers import ServerWish, instance_name
@@ -49,9 +49,9 @@ class Stage:
             operation = await providing.create_server(db, self.ports, CALLER, wanted)
         return operation, providing.key_of(operation)
 
-    async def delete(self) -> Operation:
+    async def delete(self, *, lost: bool = False) -> Operation:
         async with self.ports.catalog.transaction() as db:
-            return await providing.delete_server(db, CALLER, NAME)
+            return await providing.delete_server(db, CALLER, NAME, lost=lost)
 
     async def look(self, operation: Operation) -> Operation:
         """The operation after a worker's look at it, which is due at once."""
@@ -112,6 +112,21 @@ async def let_in(stage: Stage, server: TenantServer, key: UUID) -> None:
     await admin.close()
 
 
+async def enrolled(stage: Stage, server: TenantServer) -> UUID:
+    """A server that RDS made and that is in the fleet."""
+    operation, key = await stage.request()
+    operation = await stage.look(operation)
+    await let_in(stage, server, key)
+    moto_instance(key).status = "available"
+    operation = await stage.look(operation)
+    async with stage.ports.catalog.connection() as db:
+        enrolment = await operations.newest_of_server(db, key, "enrol")
+    assert enrolment is not None
+    assert (await stage.end(enrolment)).state == "succeeded"
+    assert (await stage.end(operation)).state == "succeeded"
+    return key
+
+
 async def test_from_the_request_to_the_fleet_and_away(stage: Stage, server: TenantServer) -> None:
     operation, key = await stage.request()
     operation = await stage.look(operation)
@@ -145,6 +160,42 @@ async def test_from_the_request_to_the_fleet_and_away(stage: Stage, server: Tena
     async with stage.ports.catalog.connection() as db:
         assert (await servers.get(db, key)).state == "removed"
         assert await provided_servers.every(db) == []
+
+
+async def test_a_server_with_a_database_that_nobody_knows_is_not_deleted(
+    stage: Stage, server: TenantServer
+) -> None:
+    """The catalog may have forgotten whose it is."""
+    key = await enrolled(stage, server)
+    name = database_name(uuid4())
+    admin = await server.admin()
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    refused = await stage.end(await stage.delete())
+    assert (refused.state, refused.error_code) == ("failed", "tenant_mismatch")
+    assert name in str(refused.error_message)
+    assert stage.only_instance()["DBInstanceStatus"] == "available"
+    async with stage.ports.catalog.connection() as db:
+        assert (await servers.get(db, key)).state == "draining"
+    await admin.execute(f'DROP DATABASE "{name}"')
+    await admin.close()
+    async with stage.ports.catalog.transaction() as db:
+        again = await operations.request_retry(db, refused, PLANS["delete_server"])
+    assert (await stage.end(again)).state == "succeeded"
+    assert stage.rds.client.describe_db_instances()["DBInstances"] == []
+
+
+async def test_a_server_that_does_not_answer_is_deleted_on_a_word(
+    stage: Stage, server: TenantServer
+) -> None:
+    key = await enrolled(stage, server)
+    async with stage.ports.catalog.connection() as db:
+        await db.execute("UPDATE servers SET port = 1 WHERE id = $1", key)
+    refused = await stage.end(await stage.delete())
+    assert (refused.state, refused.error_code) == ("failed", "server_unsuitable")
+    assert f"tenantry servers delete {NAME} --lost" in str(refused.error_message)
+    assert stage.only_instance()["DBInstanceStatus"] == "available"
+    assert (await stage.end(await stage.delete(lost=True))).state == "succeeded"
+    assert stage.rds.client.describe_db_instances()["DBInstances"] == []
 
 
 async def test_a_worker_that_died_after_asking_leads_to_no_second_instance(stage: Stage) -> None:
