@@ -130,6 +130,7 @@ app.conf.update(
         "end_deletions": _every(5, "end_deletions"),
         "delete_expired_exports": _every(30, "delete_expired_exports"),
         "advance_drains": _every(5, "advance_drains"),
+        "redial_ways_back": _every(10, "redial_ways_back"),
         "sample_usage": _every(settings.usage_seconds, "sample_usage"),
         "watch_noise": _every(settings.usage_seconds, "watch_noise"),
         "roll_up_usage": _every(60, "roll_up_usage"),

@@ -30,6 +30,7 @@ async def wait_caught_up(ctx: StepContext) -> Outcome:
     way = await moving.way_back_of(ctx)
     late = await switching.arrival_ms(ctx, way)
     if late is None:
+        await linking.redial(ctx, way)
         kept = await copying.guard_wal(ctx, way, await moving.facts_of(ctx, way.live))
         return Wait(_LAG_SECONDS, f"{kept:,} bytes of WAL are still to be applied")
     return Done(f"a change arrives within {late:.0f} ms")

@@ -56,6 +56,10 @@ DO $body$ BEGIN
 END $body$;
 """
 _SLOT = "SELECT active_pid, wal_status FROM pg_replication_slots WHERE slot_name = $1"
+_WAITING = """
+SELECT slot_name FROM pg_replication_slots
+ WHERE slot_name = ANY ($1::text[]) AND active_pid IS NULL AND wal_status <> 'lost'
+"""
 _RETAINED = """
 SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint
   FROM pg_replication_slots WHERE slot_name = $1
@@ -287,6 +291,14 @@ async def require_healthy(sender: Connection, receiver: Connection, link: Link) 
         raise ReplicationBroken("the subscription is gone or was switched off")
     if subscription["errors"] > _MOST_ERRORS:
         raise ReplicationBroken("a change cannot be applied; the receiving server's log says which")
+
+
+async def waiting(admin: Connection, links: Sequence[Link]) -> list[Link]:
+    """The links whose slot keeps changes here that nobody asks for now."""
+    with translated():
+        rows = await admin.fetch(_WAITING, [link.name for link in links])
+    names = {row["slot_name"] for row in rows}
+    return [link for link in links if link.name in names]
 
 
 async def retained(admin: Connection, link: Link) -> int:

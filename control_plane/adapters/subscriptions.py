@@ -33,6 +33,7 @@ CREATE SUBSCRIPTION {name} CONNECTION %s PUBLICATION {name}
 _HAND_OVER = "ALTER SUBSCRIPTION {name} OWNER TO {applier};"
 # Before Postgres 16 only a superuser may make one or be given one.
 _SUPERUSER, _NO_SUPERUSER = "ALTER ROLE {applier} SUPERUSER;", "ALTER ROLE {applier} NOSUPERUSER;"
+_REDIAL = "ALTER SUBSCRIPTION {name} CONNECTION %s"
 _ENABLE = "ALTER SUBSCRIPTION {name} ENABLE"
 _DISABLE = "ALTER SUBSCRIPTION {name} DISABLE"
 _SUBSCRIBED = """
@@ -113,6 +114,16 @@ async def enable(inside: Connection, link: Link) -> None:
     """Changes are streamed and applied from now on."""
     with translated():
         await inside.execute(fill(_ENABLE, name=link.name))
+
+
+async def redial(inside: Connection, link: Link, reads: Subscription) -> None:
+    """The subscription, which is there, reaches its sender where and as whom ``reads`` says.
+
+    It goes on where it was: its position is kept.
+    """
+    with translated():
+        literal = await inside.fetchval("SELECT quote_literal($1::text)", _conninfo(link, reads))
+        await inside.execute(fill(_REDIAL, name=link.name) % literal)
 
 
 async def rest(inside: Connection, link: Link) -> None:

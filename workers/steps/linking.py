@@ -3,6 +3,7 @@
 from control_plane.adapters import replication, subscriptions
 from control_plane.catalog.moves import Move
 from control_plane.domain.moves import Link
+from control_plane.services import move_links
 from workers.engine.step import StepContext
 from workers.steps import moving
 from workers.steps.moving import End, Way
@@ -27,6 +28,18 @@ async def connect(
         async with ctx.admin(receiver.server) as admin:
             await subscriptions.begin_at(admin, link, begin_lsn)
     await subscriptions.enable(inside, link)
+
+
+async def redial(ctx: StepContext, way: Way) -> None:
+    """Changes flow again, if they do not because the server that serves has another address now."""
+    async with ctx.admin(way.live.server) as admin:
+        await move_links.redial(
+            admin,
+            await moving.inside(ctx, way.coming),
+            way.link,
+            ctx.address(way.live.server),
+            way.live.database.name,
+        )
 
 
 async def disconnect(ctx: StepContext, link: Link, *, sender: End, receiver: End) -> None:
