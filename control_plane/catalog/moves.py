@@ -140,20 +140,19 @@ async def choose(db: Connection, move_id: UUID, method: Method, keyless: list[st
     )
 
 
-async def record_copied(db: Connection, move_id: UUID, copied: Copied | None) -> None:
-    """What was copied, if anything still is; a copy is at the revision of what it is a copy of."""
+async def record_copied(db: Connection, move_id: UUID, copied: Copied) -> None:
+    """What was copied; a copy is at the revision of what it is a copy of."""
     await db.execute(
         "UPDATE moves SET copied = $2, compared = NULL WHERE id = $1",
         move_id,
         msgspec.to_builtins(copied),
     )
-    if copied is not None:
-        await db.execute(
-            """UPDATE databases t SET schema_revision = s.schema_revision
-                 FROM moves m JOIN databases s ON s.id = m.source_database_id
-                WHERE m.id = $1 AND t.id = m.target_database_id""",
-            move_id,
-        )
+    await db.execute(
+        """UPDATE databases t SET schema_revision = s.schema_revision
+             FROM moves m JOIN databases s ON s.id = m.source_database_id
+            WHERE m.id = $1 AND t.id = m.target_database_id""",
+        move_id,
+    )
 
 
 async def record_comparison(

@@ -100,6 +100,31 @@ async def test_each_of_two_dies_under_load(two: Stack) -> None:
         await two_beats_asked_for_one(two)
 
 
+async def test_a_beat_that_slept_over_a_slot_wakes_up_harmless(two: Stack) -> None:
+    async with driving(two) as driver:
+        await driver.create("slept-over", server="pg-a")
+        backups = "/v1/tenants/slept-over/backups"
+        pid = await asyncio.to_thread(two.kill, "beat", signal.SIGSTOP)
+        try:
+            soon = dt.datetime.now(dt.UTC) + SOON / 2
+            hourly = {"cron": f"{soon.minute} * * * *", "rpo_minutes": 600, "jitter_minutes": 0}
+            await driver.call("PUT", "/v1/tenants/slept-over/backup-schedule", json=hourly)
+            async with asyncio.timeout(SECONDS):
+                while not (await driver.call("GET", backups))["items"]:
+                    await asyncio.sleep(0.5)
+        finally:
+            assert await asyncio.to_thread(two.kill, "beat", signal.SIGCONT) == pid
+        asked = two.log("beat").read_text().count("plan_backups")
+        async with asyncio.timeout(SECONDS):
+            while two.log("beat").read_text().count("plan_backups") < asked + 2:
+                await asyncio.sleep(0.5)
+        await driver.call("DELETE", "/v1/tenants/slept-over/backup-schedule")
+        await driver.settle()
+        assert await driver.operations(state="failed") == []
+        await driver.assert_clean()
+        await each_slot_was_kept_once(two)
+
+
 async def test_each_pooler_and_each_agent_dies_under_load(two: Stack) -> None:
     """Who is connected to a pooler that dies connects anew, to it or to the other one."""
     async with driving(two) as driver, AsyncExitStack() as load:
@@ -200,6 +225,23 @@ async def nothing_is_lost_or_doubled(driver: Driver, victims: tuple[str, ...]) -
 
 async def two_beats_asked_for_one(stack: Stack) -> None:
     """Of each slot of a schedule, and of the catalog itself, there is one backup."""
+    await each_slot_was_kept_once(stack)
+    async with to_the_catalog(stack) as catalog:
+        assert await catalog.fetchval("SELECT count(*) FROM catalog_backups") == 1
+
+
+async def each_slot_was_kept_once(stack: Stack) -> None:
+    async with to_the_catalog(stack) as catalog:
+        slots = await catalog.fetch(
+            """SELECT tenant_id, slot_at, count(*) AS made FROM backups
+               WHERE cause = 'schedule' GROUP BY 1, 2"""
+        )
+    assert slots
+    assert {row["made"] for row in slots} == {1}
+
+
+@asynccontextmanager
+async def to_the_catalog(stack: Stack) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
     facts = stack.facts()["catalog"]
     catalog = await asyncpg.connect(
         host=facts["host"],
@@ -208,10 +250,7 @@ async def two_beats_asked_for_one(stack: Stack) -> None:
         password=Path(facts["password_file"]).read_text().strip(),
         database=facts["database"],
     )
-    slots = await catalog.fetch(
-        "SELECT slot_at, count(*) AS made FROM backups WHERE cause = 'schedule' GROUP BY 1"
-    )
-    assert slots
-    assert {row["made"] for row in slots} == {1}
-    assert await catalog.fetchval("SELECT count(*) FROM catalog_backups") == 1
-    await catalog.close()
+    try:
+        yield catalog
+    finally:
+        await catalog.close()
