@@ -5,6 +5,8 @@ another one (``services.servers``) would never be asked for changes again.
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import UUID
 
 import structlog
@@ -53,11 +55,20 @@ async def redial_ways_back(ports: Ports) -> None:
     for move in held:
         by_sender[move.target_server_id].append(move)
     for server_id, several in by_sender.items():
-        try:
-            for move in await _waiting(ports, server_id, several):
+        waiting: list[Move] = []
+        with _left_for_later():
+            waiting = await _waiting(ports, server_id, several)
+        for move in waiting:
+            with _left_for_later():
                 await _redial(ports, move)
-        except TenantryError as error:
-            _log.info("way_back_waits", server=str(server_id), error=error.message)
+
+
+@contextmanager
+def _left_for_later() -> Iterator[None]:
+    try:
+        yield
+    except TenantryError as error:
+        _log.info("way_back_waits", error=error.message)
 
 
 async def _waiting(ports: Ports, server_id: UUID, held: list[Move]) -> list[Move]:
@@ -87,8 +98,10 @@ async def _told(ports: Ports, db: CatalogConnection, move: Move) -> bool:
     sending = await databases.get(db, move.target_database_id)
     receiving = await databases.get(db, move.source_database_id)
     address = server_address(ports.keyring, await servers.get(db, sending.server_id))
-    old = server_address(ports.keyring, await servers.get(db, receiving.server_id))
-    receiver = await connect(old, receiving.name, _SESSION_NAME)
+    old = await servers.get(db, receiving.server_id)
+    if not old.reachable:
+        return False
+    receiver = await connect(server_address(ports.keyring, old), receiving.name, _SESSION_NAME)
     try:
         admin = await connect(address, application_name=_SESSION_NAME)
         try:
