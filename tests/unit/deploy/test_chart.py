@@ -262,15 +262,17 @@ def test_each_rule_finds_what_breaks_it(
 
 
 def test_a_pooler_is_told_what_the_page_says_an_agent_reads(tmp_path: Path) -> None:
-    """Whatever API and workers must agree on with it, if it is set at all."""
+    """Whatever API and workers must agree on with it, if it is set at all; and nothing else."""
     documented = rows(PAGE.read_text())
-    both = {"all, agent", "all, agent, dev"}
-    shared = {name for name, (_, readers, _) in documented.items() if readers in both}
+    shared = {name for name, (_, readers, _) in documented.items() if readers == "all, agent"}
     of_chart = {name for name in shared if not name.endswith(("_FILE", "PULSE_PATH"))}
-    given = dict.fromkeys(of_chart, "x") | dict(VALUES["settings"])
+    others = ("TENANTRY_SERVER_NETWORKS", "TENANTRY_TEMPLATES", "TENANTRY_POOL_TARGET")
+    given = dict.fromkeys((*of_chart, *others), "x") | dict(VALUES["settings"])
     found = pods(render(tmp_path, {"settings": given}))["StatefulSet clinic-pooler"]
     for container in found["spec"]["containers"]:
-        assert of_chart <= set(environment(container))
+        told = set(environment(container))
+        assert of_chart <= told
+        assert not {"TENANTRY_BACKUP_STORE", *others} & told
 
 
 def test_poolers_do_not_see_the_root_key(tmp_path: Path) -> None:
