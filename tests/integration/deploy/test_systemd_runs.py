@@ -281,9 +281,9 @@ def test_a_machine_that_boots_before_the_catalog_waits_for_it(
     servers.halt("catalog")
     try:
         machine.run("systemctl start multi-user.target")
-        wait_restarted(machine, "tenantry-migrate")
         for unit in SERVICES:
             machine.wait_state(unit, "active")
+        wait_restarted(machine, "tenantry-migrate")
     finally:
         servers.restart("catalog")
     machine.wait_state("tenantry-migrate", "inactive")
