@@ -1,6 +1,7 @@
 """``tenantry dsn`` and ``psql``: reaching a tenant's database as its application does."""
 
 import os
+import re
 import shlex
 from typing import NoReturn
 from urllib.parse import unquote, urlsplit
@@ -17,8 +18,9 @@ from control_plane.cli.tenants import slug_argument
 from control_plane.config import child_environment
 
 _REVEALS = 2
-# libpq lets these override the address, and a pooler refuses or ignores start-up options.
-_OVERRIDING = ("PGHOSTADDR", "PGSERVICE", "PGOPTIONS")
+# libpq lets these override address and password file, and a pooler refuses or ignores start-up
+# options.
+_OVERRIDING = ("PGHOSTADDR", "PGSERVICE", "PGOPTIONS", "PGPASSWORD")
 
 _pool_option = click.option(
     "--pool",
@@ -94,12 +96,13 @@ def psql(
 ) -> None:
     """Open psql through the pooler, with the login of the tenant's application.
 
-    The password goes to psql in its environment, never on its command line.
+    The password goes to psql as a file in memory (in its environment where the system has no such
+    files, as only Linux has), never on its command line.
     """
     revealed = _reveal(session, slug, pool, reason)
     if pooler is not None:
         revealed |= _pooler(revealed, pooler)
-    _become_psql(_libpq(revealed), psql_arguments)
+    _become_psql(revealed, psql_arguments)
 
 
 def _reveal(session: Session, slug: str, pool: str, reason: str | None) -> Json:
@@ -144,10 +147,24 @@ def _libpq(revealed: Json) -> dict[str, str]:
     }
 
 
-def _become_psql(variables: dict[str, str], arguments: tuple[str, ...]) -> NoReturn:
+def _handed_on(password: str) -> dict[str, str]:
+    """A password file in memory, which whoever takes our place inherits, and which ends with it."""
+    if not hasattr(os, "memfd_create"):
+        # Only Linux has such files.
+        return {"PGPASSWORD": password}
+    line = re.sub(r"([\\:])", r"\\\1", password)
+    descriptor = os.memfd_create("tenantry", 0)
+    os.fchmod(descriptor, 0o600)
+    os.write(descriptor, f"*:*:*:*:{line}\n".encode())
+    return {"PGPASSFILE": f"/proc/self/fd/{descriptor}"}
+
+
+def _become_psql(revealed: Json, arguments: tuple[str, ...]) -> NoReturn:
+    variables = _libpq(revealed)
     environment = child_environment(**variables)
     for name in _OVERRIDING:
         environment.pop(name, None)
+    environment |= _handed_on(variables["PGPASSWORD"])
     try:
         os.execvpe("psql", ["psql", *arguments], environment)  # noqa: S606, S607 - the psql the person has, without a shell
     except OSError as error:

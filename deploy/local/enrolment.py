@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from deploy.local.application import Application
-from deploy.local.limited import is_enough, limited_administrator
+from deploy.local.limited import is_enough, limited_administrator, limited_password_file
 from deploy.local.options import ServerOptions
 from deploy.local.ports import LOOPBACK
 from deploy.local.postgres import PostgresServer, administrator
@@ -55,11 +55,12 @@ async def _enrol(
     limited: bool,
 ) -> None:
     login = await limited_administrator(server) if limited else administrator(server)
+    password = limited_password_file(server) if limited else server.password_file
     await application.tenantry(
         f"enrolment of {server.name}",
         *("servers", "add", server.name, "--host", LOOPBACK, "--port", str(server.port)),
         *("--user", login.user, "--region", wanted.region, "--capacity", str(wanted.capacity)),
         "--wait",
-        more={"TENANTRY_SERVER_PASSWORD": login.password},
+        more={"TENANTRY_SERVER_PASSWORD_FILE": str(password)},
     )
     report(f"{server.name} enrolled")

@@ -1,5 +1,7 @@
 """A tenant server's administrator that is no superuser, made by the statements Tenantry prints."""
 
+from pathlib import Path
+
 import psycopg
 from psycopg import sql
 
@@ -17,10 +19,14 @@ def is_enough(server: PostgresServer) -> bool:
     return server.binaries.major >= LEAST_MAJOR
 
 
+def limited_password_file(server: PostgresServer) -> Path:
+    return server.layout.secret(f"{server.name}.limited.password")
+
+
 async def limited_administrator(server: PostgresServer) -> Administrator:
     """The login, made or brought to what it should be; the server runs."""
     owner = administrator(server)
-    password = secret_once(server.layout.secret(f"{server.name}.limited.password"))
+    password = secret_once(limited_password_file(server))
     async with await psycopg.AsyncConnection.connect(
         host=owner.host,
         port=owner.port,

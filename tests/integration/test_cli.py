@@ -124,6 +124,13 @@ def test_psql_hands_on_its_own_exit_code(cli: Cli, clinics: dict[str, str]) -> N
     assert cli("psql", clinics["pg-a"], *arguments, stdin="select 1/0;").code == 3
 
 
+def test_psql_connects_anew_and_so_do_programs_it_starts(cli: Cli, clinics: dict[str, str]) -> None:
+    """The password is in a file that stays as long as psql does."""
+    again = ("-c", "\\connect", "-c", "select 1", "-c", "\\! psql -XAtc 'select 2'")
+
+    assert good(cli("psql", clinics["pg-a"], "--", "-XqAt", *again)).stdout == "1\n2\n"
+
+
 def test_every_format_of_a_dsn_connects(cli: Cli, clinics: dict[str, str]) -> None:
     slug = clinics["pg-a"]
     uri = good(cli("dsn", slug)).stdout.strip()

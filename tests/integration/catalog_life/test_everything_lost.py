@@ -1,4 +1,4 @@
-"""F28: catalog, servers, poolers, key file and every secret are lost; store and two shares are not.
+"""Catalog, servers, poolers, key file and every secret are lost; store and two shares are not.
 
 What happened after the last backup of the catalog is part of it: a tenant that was made, one that
 was deleted, a backup, a rotated key, and an operation that was under way.

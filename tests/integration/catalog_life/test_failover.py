@@ -1,4 +1,4 @@
-"""F8: the catalog's primary dies under work, its standby takes over, and the old one comes back.
+"""The catalog's primary dies under work, its standby takes over, and the old one comes back.
 
 The stack restarts the old primary by itself, as whatever keeps processes running does: it takes
 writes again, on its old timeline, and nobody may use it.

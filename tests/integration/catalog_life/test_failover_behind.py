@@ -1,4 +1,4 @@
-"""F8, the worse half: the standby that takes over lacks the catalog's last commits.
+"""The worse half of a failover: the standby that takes over lacks the catalog's last commits.
 
 What the catalog has forgotten is still there: no row is lost, nobody else is given it, and nothing
 drops it. ``check`` names it.

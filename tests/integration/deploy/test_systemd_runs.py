@@ -14,6 +14,8 @@ import psycopg
 import pytest
 
 from control_plane.config import REPOSITORY
+from deploy.local.options import StackOptions
+from deploy.local.stack import Stack
 from tests.integration.deploy.conftest import bare_servers
 from tests.integration.deploy.install_page import PAGE, blocks, typed
 from tests.integration.deploy.machine import CHECKOUT, Machine, booted, obstacle
@@ -30,6 +32,8 @@ SERVICES = ("tenantry-api", "tenantry-beat", "tenantry-worker@control", "tenantr
 POOLER = ("tenantry-pgbouncer@p1", "tenantry-agent@p1")
 OTHERS = ("catalog", "redis", "s3", "pooler1", "pg-a", "pg-b")
 SECRETS = "/etc/tenantry/secrets"
+UPGRADE = (REPOSITORY / "deploy" / "runbooks" / "rolling-upgrade.md").read_text()
+RELEASE = "pyproject.toml uv.lock README.md LICENSE control_plane workers tenant_template deploy"
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,13 @@ class Installed:
         """What a command of the CLI printed as JSON."""
         command = f"/opt/tenantry/bin/tenantry {' '.join(words)} --json"
         return json.loads(self.machine.run(f"{self.settings} {command}"))
+
+    def wait_healthy(self, seconds: float = 120.0) -> None:
+        """Until the doctor finds nothing: that beat and workers go on is seen a moment later."""
+        deadline = time.monotonic() + seconds
+        while not (report := self.tenantry("doctor"))["healthy"]:
+            assert time.monotonic() < deadline, report
+            time.sleep(0.2)
 
     def dsn(self, slug: str) -> str:
         return str(self.tenantry("dsn", slug)["dsn"])
@@ -260,3 +271,46 @@ def test_everything_stops_in_order_and_comes_back_with_the_machine(installed: In
     installed.wait_answering()
     assert installed.answers(installed.dsn("unit-clinic")).startswith("t_")
     assert installed.tenantry("check")["findings"] == []
+
+
+def test_a_machine_that_boots_before_the_catalog_waits_for_it(
+    installed: Installed, others: dict[str, Any]
+) -> None:
+    machine, servers = installed.machine, Stack(StackOptions(home=Path(others["state_dir"])))
+    machine.run("systemctl stop 'tenantry-*'")
+    servers.halt("catalog")
+    try:
+        machine.run("systemctl start multi-user.target")
+        for unit in SERVICES:
+            machine.wait_state(unit, "active")
+        wait_restarted(machine, "tenantry-migrate")
+    finally:
+        servers.restart("catalog")
+    machine.wait_state("tenantry-migrate", "inactive")
+    assert of_unit(machine, "tenantry-migrate", "Result") == "success"
+    installed.wait_answering()
+    installed.tenantry("tenants", "create", "boot-clinic", "--name", "Boot", "--wait")
+    installed.tenantry("backup", "boot-clinic", "--wait")
+    assert installed.answers(installed.dsn("boot-clinic")).startswith("t_")
+    installed.wait_healthy()
+
+
+def wait_restarted(machine: Machine, unit: str, seconds: float = 60.0) -> None:
+    """Until systemd has tried the unit again at least twice."""
+    deadline = time.monotonic() + seconds
+    while int(of_unit(machine, unit, "NRestarts")) < 2:
+        assert time.monotonic() < deadline, machine.journal(unit)
+        time.sleep(0.2)
+
+
+def test_an_upgrade_installs_code_that_changed(installed: Installed) -> None:
+    """By the command of the run book, though the version is the same."""
+    heading = "## 2. The new release on one machine, and the migration"
+    (line,) = [one for one in blocks(UPGRADE, heading)[0].splitlines() if "uv sync" in one]
+    upgrade = f"cd /root/release; {line}"
+    installed.machine.run(f"mkdir /root/release; cd {CHECKOUT}; cp -r {RELEASE} /root/release")
+    installed.machine.run(upgrade)
+    installed.machine.run("echo '# of the next release' >>/root/release/deploy/health.py")
+    installed.machine.run(upgrade)
+    code = "/opt/tenantry/lib/python3*/site-packages/deploy/health.py"
+    assert "# of the next release" in installed.machine.run(f"tail -n 1 {code}")

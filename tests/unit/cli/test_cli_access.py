@@ -14,8 +14,8 @@ import pytest
 from tests.unit.cli.canned_api import TOKEN, Answer, CannedApi, problem
 from tests.unit.cli.conftest import Run
 
-SECRET = "s3cret/with@signs"
-URI = "postgresql://t_1_app_a:s3cret%2Fwith%40signs@127.0.0.1:6432/acme"
+SECRET = "s3cret/with@signs:too"
+URI = "postgresql://t_1_app_a:s3cret%2Fwith%40signs%3Atoo@127.0.0.1:6432/acme"
 REVEAL = "/v1/tenants/acme/dsn"
 
 
@@ -125,6 +125,9 @@ def path(tmp_path: Path) -> str:
         f"#!{sys.executable}\n"
         "import json, os, sys\n"
         "print(json.dumps([sys.argv[1:], dict(os.environ)]))\n"
+        "path = os.environ['PGPASSFILE']\n"
+        "told = [open(path).read(), oct(os.stat(path).st_mode)]\n"
+        "print(json.dumps(told), file=sys.stderr)\n"
         "sys.exit(7)\n"
     )
     program.chmod(0o755)
@@ -147,15 +150,22 @@ def typed(
     )
 
 
-def test_psql_takes_our_place_with_the_password_in_its_environment(
+def test_psql_takes_our_place_with_the_password_in_a_file_in_memory(
     canned: CannedApi, path: str
 ) -> None:
     canned.on("POST", REVEAL, revealed())
-    overriding = {"PGHOSTADDR": "10.9.9.9", "PGSERVICE": "other", "PGOPTIONS": "-c a=b"}
+    overriding = {
+        "PGHOSTADDR": "10.9.9.9",
+        "PGSERVICE": "other",
+        "PGOPTIONS": "-c a=b",
+        "PGPASSWORD": "of somebody else",
+        "PGPASSFILE": "/nonexistent",
+    }
 
     ended = typed(canned, path, "acme", "--", "-c", "select 1", "-At", **overriding, PAGER="less")
     argv, environment = json.loads(ended.stdout)
     handed_over = {k: v for k, v in environment.items() if k.startswith("PG")}
+    file = handed_over.pop("PGPASSFILE")
 
     assert ended.returncode == 7
     assert argv == ["-c", "select 1", "-At"]
@@ -164,10 +174,26 @@ def test_psql_takes_our_place_with_the_password_in_its_environment(
         "PGPORT": "6432",
         "PGDATABASE": "acme",
         "PGUSER": "t_1_app_a",
-        "PGPASSWORD": SECRET,
     }
+    assert file.startswith("/proc/self/fd/")
+    assert json.loads(ended.stderr) == ["*:*:*:*:s3cret/with@signs\\:too\n", "0o100600"]
+    assert not any(SECRET in value for value in environment.values())
     assert environment["PAGER"] == "less"
     assert TOKEN not in environment.values()
+
+
+def test_where_files_in_memory_are_unknown_the_environment_has_it(
+    canned: CannedApi, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\ndel os.memfd_create\n")
+    program = tmp_path / "psql"
+    program.write_text('#!/bin/sh\necho "$PGPASSWORD $PGPASSFILE"\n')
+    program.chmod(0o755)
+    canned.on("POST", REVEAL, revealed())
+
+    ended = typed(canned, str(tmp_path), "acme", PYTHONPATH=str(tmp_path))
+
+    assert ended.stdout == f"{SECRET} \n"
 
 
 def test_another_pooler_is_chosen_by_its_name(canned: CannedApi, path: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from control_plane.catalog.primary import hosts_of
 from control_plane.config import REPOSITORY
 from tests.unit.deploy.chart import (
     CHART,
@@ -30,6 +31,9 @@ pytestmark = pytest.mark.skipif(
     not Path(sys.executable).with_name("helm").exists(),
     reason="Helm has no wheel for this platform",
 )
+
+
+DSN = VALUES["settings"]["TENANTRY_CATALOG_DSN"]
 
 
 def changed(place: str, value: Any) -> dict[str, Any]:
@@ -61,7 +65,16 @@ def test_what_nobody_asked_for_is_not_there(tmp_path: Path) -> None:
     [
         ("settings", {}, "TENANTRY_CATALOG_DSN is required"),
         ("settings.TENANTRY_CATALOG_DSN", "postgresql://a:pw@h:5432/t", "TENANTRY_CATALOG_DSN"),
+        ("settings.TENANTRY_CATALOG_DSN", f"{DSN}?password=pw", "TENANTRY_CATALOG_DSN"),
+        ("settings.TENANTRY_CATALOG_DSN", f"{DSN}?sslpassword=pw", "TENANTRY_CATALOG_DSN"),
+        (
+            "settings.TENANTRY_CATALOG_DSN",
+            f"{DSN}?sslmode=require&password=pw",
+            "TENANTRY_CATALOG_DSN",
+        ),
+        ("settings.TENANTRY_CATALOG_DSN", f"{DSN}?sslmode=a@h", "TENANTRY_CATALOG_DSN"),
         ("settings.TENANTRY_REDIS_URL", "redis://:pw@h:6379/0", "TENANTRY_REDIS_URL"),
+        ("settings.TENANTRY_REDIS_URL", "redis://h:6379/0?password=pw", "TENANTRY_REDIS_URL"),
         ("settings.TENANTRY_REDIS_PASSWORD_FILE", "/x", "TENANTRY_REDIS_PASSWORD_FILE"),
         ("settings.TENANTRY_KEYRING_FILE", "/x", "TENANTRY_KEYRING_FILE"),
         ("settings.tenantry_home", "/x", "tenantry_home"),
@@ -72,6 +85,14 @@ def test_what_nobody_asked_for_is_not_there(tmp_path: Path) -> None:
         ("api.ingress.tlsSecret", "", "api.ingress.tlsSecret"),
         ("api.replica", 3, "replica"),
         ("networkPolicy.egressPorts", [0], "networkPolicy.egressPorts"),
+        # What is set to nothing in a file of values is taken away from the chart's own.
+        ("networkPolicy", None, "networkPolicy is required"),
+        ("serviceMonitor", None, "serviceMonitor is required"),
+        ("serviceMonitor.interval", None, "interval is required"),
+        ("serviceAccount", None, "serviceAccount is required"),
+        ("serviceAccount.annotations", None, "annotations is required"),
+        ("api.ingress", None, "ingress is required"),
+        ("api.ingress.host", None, "host is required"),
     ],
 )
 def test_a_wrong_value_is_refused_and_named(
@@ -79,6 +100,50 @@ def test_a_wrong_value_is_refused_and_named(
 ) -> None:
     with pytest.raises(NotRendered, match=words.replace(".", r"\.")):
         render(tmp_path, changed(place, value))
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["sslmode=require", "sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt"],
+)
+def test_the_catalog_may_be_verified(tmp_path: Path, query: str) -> None:
+    """In a DSN that names two servers, and that the code reads."""
+    dsn = f"postgresql://tenantry@c1.example.org:5432,c2.example.org:5433/tenantry?{query}"
+    assert faults(render(tmp_path, changed("settings.TENANTRY_CATALOG_DSN", dsn))) == []
+    assert hosts_of(dsn) == [("c1.example.org", 5432), ("c2.example.org", 5433)]
+
+
+def policy(name: str, values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    (found,) = [
+        manifest["spec"]
+        for manifest in render(folder, values)
+        if (manifest["kind"], manifest["metadata"]["name"]) == ("NetworkPolicy", name)
+    ]
+    return dict(found)
+
+
+@pytest.mark.parametrize("ports", [[], None, [5432]])
+def test_no_port_is_not_every_port(tmp_path: Path, ports: list[int] | None) -> None:
+    """A rule that names neither ports nor peers allows everything."""
+    found = policy("clinic-all", changed("networkPolicy.egressPorts", ports), tmp_path)
+    assert all(rule.get("ports") or rule.get("to") for rule in found["egress"])
+    opened = {port["port"] for rule in found["egress"] for port in rule.get("ports", [])}
+    assert opened == {53, *(ports or [])}
+
+
+def test_whoever_may_ask_the_api_its_own_test_may(tmp_path: Path) -> None:
+    ingress = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}
+    values = changed("networkPolicy.apiFrom", [ingress])
+    (rule,) = policy("clinic-api", values, tmp_path)["ingress"]
+    first, ours = rule["from"]
+    assert first == ingress
+    wanted = ours["podSelector"]["matchLabels"].items()
+    let_in = {
+        name
+        for name, pod in pods(render(tmp_path, values)).items()
+        if wanted <= pod["metadata"]["labels"].items()
+    }
+    assert let_in == {"Pod clinic-test"}
 
 
 @pytest.mark.parametrize(
@@ -197,15 +262,17 @@ def test_each_rule_finds_what_breaks_it(
 
 
 def test_a_pooler_is_told_what_the_page_says_an_agent_reads(tmp_path: Path) -> None:
-    """Whatever API and workers must agree on with it, if it is set at all."""
+    """Whatever API and workers must agree on with it, if it is set at all; and nothing else."""
     documented = rows(PAGE.read_text())
-    both = {"all, agent", "all, agent, dev"}
-    shared = {name for name, (_, readers, _) in documented.items() if readers in both}
+    shared = {name for name, (_, readers, _) in documented.items() if readers == "all, agent"}
     of_chart = {name for name in shared if not name.endswith(("_FILE", "PULSE_PATH"))}
-    given = dict.fromkeys(of_chart, "x") | dict(VALUES["settings"])
+    others = ("TENANTRY_SERVER_NETWORKS", "TENANTRY_TEMPLATES", "TENANTRY_POOL_TARGET")
+    given = dict.fromkeys((*of_chart, *others), "x") | dict(VALUES["settings"])
     found = pods(render(tmp_path, {"settings": given}))["StatefulSet clinic-pooler"]
     for container in found["spec"]["containers"]:
-        assert of_chart <= set(environment(container))
+        told = set(environment(container))
+        assert of_chart <= told
+        assert not {"TENANTRY_BACKUP_STORE", *others} & told
 
 
 def test_poolers_do_not_see_the_root_key(tmp_path: Path) -> None:

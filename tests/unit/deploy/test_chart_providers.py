@@ -113,6 +113,8 @@ def test_roles_of_aws_are_annotations_and_no_key_is_anywhere(tmp_path: Path) -> 
         ("cnpg", {"storageGb": 0}, "providers.cnpg.storageGb"),
         ("cnpg", {"storageClass": "Fast!"}, "providers.cnpg.storageClass"),
         ("cnpg", {"apiServerPorts": []}, "providers.cnpg.apiServerPorts"),
+        ("cnpg", {"apiServerPorts": None}, "apiServerPorts is required"),
+        ("cnpg", {"namespace": None}, "namespace is required"),
         ("cnpg", {"token": "x"}, "token"),
         ("rds", {"region": ""}, "providers.rds.region"),
         ("rds", {"authorities": ""}, "providers.rds.authorities"),
@@ -121,6 +123,10 @@ def test_roles_of_aws_are_annotations_and_no_key_is_anywhere(tmp_path: Path) -> 
         ("rds", {"roles": {"workers": "admin", "api": f"{ROLE}a"}}, "providers.rds.roles.workers"),
         ("rds", {"securityGroups": ["default"]}, "providers.rds.securityGroups"),
         ("rds", {"endpoint": "rds.example.org"}, "providers.rds.endpoint"),
+        ("rds", {"endpoint": None}, "endpoint is required"),
+        ("rds", {"region": None}, "region is required"),
+        ("rds", {"authorities": None}, "authorities is required"),
+        ("rds", {"roles": None}, "roles is required"),
         ("rds", {"enabled": False}, "providers.rds.region"),
         ("rds", {"accessKey": "x"}, "accessKey"),
     ],
@@ -132,6 +138,26 @@ def test_a_half_or_wrong_provider_is_refused_and_named(
     given[provider] = {**given[provider], **what}
     with pytest.raises(NotRendered, match=words.replace(".", r"\.")):
         render(tmp_path, {**VALUES, "providers": given})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "opened"),
+    [
+        ("", {443}),
+        ("https://rds.example.org", {443}),
+        ("https://rds.example.org:8443/", {443, 8443}),
+        ("http://rds.example.org", {80, 443}),
+        ("http://[2001:db8::1]:4566", {443, 4566}),
+        ("https://[2001:db8::1]", {443}),
+    ],
+)
+def test_the_port_of_the_endpoint_is_opened(
+    tmp_path: Path, endpoint: str, opened: set[int]
+) -> None:
+    given = {"rds": {**RDS, "endpoint": endpoint}}
+    found = of("NetworkPolicy", render(tmp_path, {**VALUES, "providers": given}))
+    ways = found["clinic-providers"]["spec"]["egress"]
+    assert {port["port"] for way in ways for port in way["ports"]} == opened
 
 
 @pytest.mark.parametrize("name", ["RDS_REGION", "CNPG_NAMESPACE", "KUBERNETES_URL"])

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,23 @@ def test_everything_that_is_copied_is_there_and_let_through() -> None:
     for name in copied:
         assert (REPOSITORY / name).exists(), name
         assert f"!{name}" in ignored, name
-    built = re.findall(r"packages = \[(.+)\]\n\n\[tool.importlinter\]", _project())
-    assert {part.strip(' "') for part in built[0].split(",")} <= set(copied)
+    assert set(_packages()) <= set(copied)
 
 
 def _project() -> str:
     return (REPOSITORY / "pyproject.toml").read_text()
+
+
+def _packages() -> list[str]:
+    found = tomllib.loads(_project())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    return [str(name) for name in found]
+
+
+def test_code_that_changed_is_installed_though_its_version_did_not() -> None:
+    """uv takes what is installed for the same until one of these files changes."""
+    keys = tomllib.loads(_project())["tool"]["uv"]["cache-keys"]
+    wanted = ["pyproject.toml", *(f"{name}/**" for name in _packages())]
+    assert sorted(key["file"] for key in keys) == sorted(wanted)
 
 
 def test_the_clients_are_those_of_every_supported_major() -> None:

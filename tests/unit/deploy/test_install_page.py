@@ -68,12 +68,16 @@ def check_kubernetes(folder: Path, text: str) -> None:
     accounts = {m["metadata"]["name"] for m in made if m["kind"] == "ServiceAccount"}
     for name in re.findall(r"clinics-(?:workers|api)[a-z-]*", text):
         assert name.replace(*RELEASE) in accounts, name
+    # Roles of AWS trust accounts by their names, which are others than without a provider.
+    for name in accounts - {RELEASE[1]}:
+        assert f"system:serviceaccount:saas:{name.replace(RELEASE[1], RELEASE[0])}`" in text
 
 
 def _check_command(words: list[str], values: dict[str, Any], made: list[Manifest]) -> None:
     if words[0] == "helm":
         assert (REPOSITORY / words[3] / "Chart.yaml").is_file()
         assert words[words.index("-n") + 1] == "saas"
+        assert {"--wait", "--timeout"} <= set(words)
     if words[:3] == ["kubectl", "create", "namespace"]:
         assert words[3] == values["providers"]["cnpg"]["namespace"]
     if "configmap" in words:
@@ -101,6 +105,8 @@ def test_a_provider_is_set_up_by_what_the_page_says(tmp_path: Path, title: str) 
         ("Beside CloudNativePG", "deploy/clinics-worker-control", "deploy/clinics-worker"),
         ("Beside CloudNativePG", "storageClass: fast", "storageClas: fast"),
         ("Beside CloudNativePG", "clinics-workers", "clinics-api-workers"),
+        ("Beside CloudNativePG", "saas:clinics-api", "saas:clinics"),
+        ("Beside CloudNativePG", "--wait --timeout 10m", ""),
         ("Beside CloudNativePG", "servers create pg-c", "server create pg-c"),
         ("Beside CloudNativePG", "deploy/helm/tenantry", "deploy/chart"),
         ("Beside RDS", "configmap rds-authorities", "configmap authorities"),
@@ -121,6 +127,22 @@ def _holds(folder: Path, text: str) -> bool:
     except Exception:  # noqa: BLE001 - Helm's and YAML's refusals as well as ours
         return False
     return True
+
+
+def test_the_chart_is_ready_before_it_is_tested() -> None:
+    first, second = [words for words in commands(section(TEXT, "Kubernetes")) if "helm" in words]
+    assert first[:2] == ["helm", "install"]
+    assert {"--wait", "--timeout"} <= set(first)
+    assert second[:2] == ["helm", "test"]
+
+
+def test_the_composition_is_waited_for_as_the_smoke_test_does() -> None:
+    """``up`` returns when containers are started, and servers may not be enrolled yet."""
+    waiting = "docker wait {}compose ps --all --quiet enrol)"
+    assert waiting.format('"$(') in (REPOSITORY / "deploy" / "smoke.sh").read_text()
+    first, second, *_ = blocks(section(TEXT, "Docker Compose"), "console")[0].splitlines()
+    assert " up " in first
+    assert waiting.format("$(docker ") in second
 
 
 def test_what_systemd_is_given_is_there() -> None:

@@ -103,6 +103,10 @@ def test_each_unit_fits(name: str) -> None:
         ("tenantry-api", "ProtectSystem=strict", "ProtectSystem=no", "ProtectSystem is not strict"),
         ("tenantry-api", "User=tenantry", "User=root", "User is not tenantry"),
         ("tenantry-beat", "=tenantry-migrate", "=tenantry-mend", "which is not there"),
+        ("tenantry-api", "Wants=", "Requires=", "where tenantry-migrate.service failed it"),
+        ("tenantry-worker@", "target tenantry-mig", "target #", "it does not start after tenantry"),
+        ("tenantry-pgbouncer@", "StartLimitIntervalSec=0", "", "it may be given up"),
+        ("tenantry-migrate", "Restart=on-failure", "", "it may be given up"),
         ("tenantry-worker@", "worker %i", "worker all-%i", "the command is refused"),
     ],
 )

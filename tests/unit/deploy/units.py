@@ -82,6 +82,8 @@ def faults(name: str, unit: Unit, page: str, known: Mapping[str, Unit]) -> Itera
         if unit.get(directive) != [value]:
             yield f"{directive} is not {value}"
     yield from _others(unit, known)
+    if unit.get("StartLimitIntervalSec") != ["0"] or "Restart" not in unit:
+        yield "it may be given up"
     if name.partition(".")[0].rstrip("@") not in page:
         yield "docs/install.md does not say how to start it"
 
@@ -91,6 +93,11 @@ def _others(unit: Unit, known: Mapping[str, Unit]) -> Iterator[str]:
         for other in " ".join(unit.get(directive, [])).replace("@%i", "@").split():
             if other.endswith(".service") and other not in known:
                 yield f"{directive} names {other}, which is not there"
+    for other in unit.get("Requires", []):
+        yield f"where {other} failed it would never start"
+    after = " ".join(unit.get("After", [])).split()
+    for other in set(" ".join(unit.get("Wants", [])).split()).difference(after):
+        yield f"it does not start after {other}"
 
 
 def _variables(unit: Unit) -> Iterator[str]:

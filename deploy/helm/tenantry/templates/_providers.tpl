@@ -26,6 +26,13 @@
 {{- end }}
 {{- end }}
 
+{{/* The port of the endpoint that speaks like RDS. */}}
+{{- define "tenantry.endpointPort" -}}
+{{- $url := urlParse .endpoint }}
+{{- $usual := eq $url.scheme "http" | ternary "80" "443" }}
+{{- regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default $usual }}
+{{- end }}
+
 {{- define "tenantry.providerMounts" -}}
 {{- if .Values.providers.cnpg.enabled }}
 - {name: kubernetes, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
