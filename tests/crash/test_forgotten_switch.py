@@ -6,10 +6,10 @@ which it only does after its switch.
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
 
 from control_plane.adapters.scratch_database import loader_of
@@ -19,7 +19,17 @@ from tests.crash.test_late_comers import plant
 from tests.driver import Driver, fresh_slug
 from tests.integration.moves.faults import administrator
 
-PLACE = ("restore", "load_dump", "before")
+LOADING = ("restore", "load_dump", "before")
+COPYING = ("move", "copy_data.rows", "before")
+SECONDS = 60
+# It waits to be tried again: not yet.
+HOLD = """
+UPDATE operations o SET due_at = now() + interval '1 hour'
+ WHERE o.subject = $1 AND o.kind = $2 AND o.state = 'waiting' AND o.due_at > now()
+   AND EXISTS (SELECT FROM steps s WHERE s.operation_id = o.id AND s.name = $3
+                AND s.error_code = 'injected_failure')
+RETURNING true
+"""
 SERVES = """
 CREATE SCHEMA IF NOT EXISTS cp_meta;
 CREATE TABLE IF NOT EXISTS cp_meta.identity (
@@ -34,26 +44,35 @@ ALTER DATABASE "%s" OWNER TO cp_dbowner;
 """
 
 
-async def held_with_its_scratch(driver: Driver, begun: dict[str, Any], slug: str) -> str:
-    """Keep the restore before its load until its scratch database is there; the name of that."""
-    while True:
-        driver.arm(*PLACE, slug, "exception")
-        operation = await driver.call("GET", f"/v1/operations/{begun['id']}")
-        (made,) = (one for one in operation["steps"] if one["name"] == "create_scratch")
-        if made["state"] == "done":
-            return str(made["detail"]).split()[1]
-        await asyncio.sleep(0.02)
+@asynccontextmanager
+async def between_attempts(
+    driver: Driver, catalog: Any, slug: str, place: tuple[str, str, str]
+) -> AsyncIterator[None]:
+    """The operation fails at this place; for the block no other attempt begins, then one does."""
+    kind, step, _ = place
+    async with asyncio.timeout(SECONDS):
+        while not await catalog.fetchval(HOLD, slug, kind, step.split(".")[0]):
+            armed = driver.arm(*place, slug, "exception")
+            await asyncio.sleep(0.02)
+    armed.unlink(missing_ok=True)
+    yield
+    await catalog.execute("UPDATE operations SET due_at = now() WHERE subject = $1", slug)
 
 
-async def test_a_scratch_database_that_serves_is_kept(driver: Driver, stack: Stack) -> None:
+async def test_a_scratch_database_that_serves_is_kept(
+    driver: Driver, stack: Stack, catalog: Any
+) -> None:
     slug = fresh_slug("served")
     backup = (await prepared(driver, [slug]))[slug]
-    armed = driver.arm(*PLACE, slug, "exception")
+    armed = driver.arm(*LOADING, slug, "exception")
     begun = await driver.begin(slug, "restore", backup_id=backup, target="in_place")
-    scratch = await held_with_its_scratch(driver, begun, slug)
-    async with administrator(stack, "pg-a", scratch) as connection:
-        await connection.execute(SERVES % scratch)
-    armed.unlink(missing_ok=True)
+    async with between_attempts(driver, catalog, slug, LOADING):
+        operation = await driver.call("GET", f"/v1/operations/{begun['id']}")
+        (made,) = (one for one in operation["steps"] if one["name"] == "create_scratch")
+        scratch = str(made["detail"]).split()[1]
+        async with administrator(stack, "pg-a", scratch) as connection:
+            await connection.execute(SERVES % scratch)
+    assert not armed.exists()
     ended = await driver.over(begun)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "tenant_mismatch")
     await assert_kept(driver, stack, slug, "pg-a", scratch)
@@ -74,7 +93,8 @@ async def assert_named(driver: Driver, stack: Stack, server: str, database: str)
     assert ("I-3", f"database {database} on {server} belongs to nobody in the catalog") in found
     async with administrator(stack, server) as connection:
         await connection.execute(f'DROP DATABASE "{database}" WITH (FORCE)')
-        strays = [words.split()[1] for _, words in found if words.startswith("role ")]
+        here = f" on {server} belongs to nobody in the catalog"
+        strays = [w.split()[1] for _, w in found if w.startswith("role ") and w.endswith(here)]
         for role in {*strays, loader_of(database)}:
             await connection.execute(f'DROP ROLE IF EXISTS "{role}"')
     await driver.assert_clean()
@@ -83,22 +103,17 @@ async def assert_named(driver: Driver, stack: Stack, server: str, database: str)
 async def test_a_copy_that_serves_is_kept(driver: Driver, stack: Stack, catalog: Any) -> None:
     slug = fresh_slug("served")
     await prepared(driver, [slug])
-    place = ("move", "copy_data.rows", "before")
-    armed = driver.arm(*place, slug, "exception")
+    armed = driver.arm(*COPYING, slug, "exception")
     begun = await driver.call("POST", f"/v1/tenants/{slug}/moves", json={"server": "pg-b"})
-    target = await catalog.fetchval(
-        """SELECT d.name FROM databases d JOIN tenants t ON t.id = d.tenant_id
-           WHERE t.slug = $1 AND d.purpose = 'moving'""",
-        slug,
-    )
-    # Each attempt makes the database anew; between two of them it can be marked.
-    while (begun := await driver.call("GET", f"/v1/operations/{begun['id']}"))["error"] is None:
-        driver.arm(*place, slug, "exception")
-        with suppress(asyncpg.PostgresError, OSError):
-            async with administrator(stack, "pg-b", target) as connection:
-                await connection.execute(SERVES % target)
-        await asyncio.sleep(0.05)
-    armed.unlink(missing_ok=True)
+    async with between_attempts(driver, catalog, slug, COPYING):
+        target = await catalog.fetchval(
+            """SELECT d.name FROM databases d JOIN tenants t ON t.id = d.tenant_id
+               WHERE t.slug = $1 AND d.purpose = 'moving'""",
+            slug,
+        )
+        async with administrator(stack, "pg-b", target) as connection:
+            await connection.execute(SERVES % target)
+    assert not armed.exists()
     ended = await driver.over(begun)
     assert (ended["state"], ended["error"]["code"]) == ("failed", "tenant_mismatch")
     await assert_kept(driver, stack, slug, "pg-b", target)
