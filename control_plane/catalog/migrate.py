@@ -10,6 +10,7 @@ import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from control_plane.catalog.primary import LOOK, hosts_of
@@ -48,6 +49,8 @@ def revisions() -> frozenset[str]:
 def migrate(settings: Settings) -> None:
     """Upgrade to head under a lock, so that two processes never migrate at once.
 
+    A catalog of a later release stays as it is: whoever starts here may work on it, or waits.
+
     Raises:
         sqlalchemy.exc.OperationalError: no server of the catalog that takes writes answers.
     """
@@ -56,6 +59,11 @@ def migrate(settings: Settings) -> None:
     )
     with engine.connect() as lock, engine.connect() as connection:
         lock.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({_ADVISORY_LOCK})"))
+        reached = MigrationContext.configure(connection).get_current_revision()
+        connection.rollback()
+        if reached is not None and reached not in revisions():
+            sys.stderr.write(f"catalog migration: {reached} is of a later release; nothing to do\n")
+            return
         command.upgrade(_alembic(connection), "head")
 
 
