@@ -15,7 +15,6 @@ from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import ContentMismatch, ServerUnsuitable
 from control_plane.domain.moves import Method, Survey, storage_of, survey
 from control_plane.domain.plans import PLANS
-from control_plane.services.audit_seals import seal_and_anchor
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
 from workers.steps import comparing, copying, linking, moving, sealing, switching
 from workers.steps import databases as making
@@ -78,7 +77,7 @@ async def close_source(ctx: StepContext) -> Outcome:
         await tenant_roles.close_login(inside, login)
     ended = await tenant_roles.terminate_login_sessions(inside, way.live.database.roles.logins)
     # What sealing writes has to be there before rows are copied.
-    await seal_and_anchor(ctx.ports, inside, way.live.database)
+    await sealing.seal(ctx, way.live)
     return Done(f"closed to the tenant until the switch; {ended} sessions ended")
 
 
@@ -123,7 +122,7 @@ async def prepare_way_back(ctx: StepContext) -> Outcome:
     await tenant_upkeep.refresh_views(coming, way.coming.database.roles)
     if not way.online:
         return Skip(f"{_OFFLINE}: changes will not flow back")
-    await seal_and_anchor(ctx.ports, await moving.inside(ctx, way.live), way.live.database)
+    await sealing.seal(ctx, way.live)
     tables = await moving.tables_of(ctx, way.coming)
     await replication.publish(coming, way.move.way_back, tables)
     await replication.ensure_slot(coming, way.move.way_back)
@@ -144,7 +143,7 @@ async def end_copy(ctx: StepContext) -> Outcome:
     """Nothing flows to the new server any more, and nothing is left of what did."""
     way = await moving.way_of(ctx)
     await linking.disconnect(ctx, way.link, sender=way.live, receiver=way.coming)
-    await sealing.after_switch(ctx, await moving.inside(ctx, way.coming), way.coming.database)
+    await sealing.after_switch(ctx, way.coming)
     return Done()
 
 

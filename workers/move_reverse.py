@@ -7,7 +7,6 @@ from control_plane.catalog.pool import Connection
 from control_plane.domain.errors import ContentMismatch
 from control_plane.domain.plans import PLANS
 from control_plane.services import reclaiming
-from control_plane.services.audit_seals import seal_and_anchor
 from workers.engine.step import Done, Outcome, Skip, StepContext, Verb, Wait
 from workers.steps import comparing, copying, linking, moving, sealing, switching
 from workers.steps import routes as routing
@@ -21,7 +20,7 @@ async def check_way_back(ctx: StepContext) -> Outcome:
     live, coming = await moving.inside(ctx, way.live), await moving.inside(ctx, way.coming)
     await replication.require_healthy(live, coming, way.link)
     await tenant_upkeep.refresh_views(coming, way.coming.database.roles)
-    await seal_and_anchor(ctx.ports, live, way.live.database)
+    await sealing.seal(ctx, way.live)
     return Done(way.link.name)
 
 
@@ -66,7 +65,7 @@ async def end_links(ctx: StepContext) -> Outcome:
     way = await moving.way_back_of(ctx)
     await linking.disconnect_all(ctx, way)
     await linking.tidy(ctx, way, way.coming)
-    await sealing.after_switch(ctx, await moving.inside(ctx, way.coming), way.coming.database)
+    await sealing.after_switch(ctx, way.coming)
     return Done()
 
 

@@ -13,7 +13,7 @@ from control_plane.adapters.postgres_server import Connection
 from control_plane.catalog import moves, upkeep
 from control_plane.catalog.databases import Database
 from control_plane.domain.errors import TenantryError
-from control_plane.services.audit_seals import inside, seal_and_anchor
+from control_plane.services.audit_seals import auditing, inside, seal_and_anchor
 from control_plane.services.ports import Ports
 
 _log = structlog.get_logger(__name__)
@@ -56,8 +56,8 @@ async def _look_after(ports: Ports, connection: Connection, database: Database) 
     """Each part for itself: a view that cannot be refreshed keeps no log from being sealed."""
     problems: list[str] = []
     parts: tuple[Callable[[], Awaitable[object]], ...] = (
-        lambda: seal_and_anchor(ports, connection, database),
-        lambda: _make_partitions(ports, connection, database),
+        lambda: _seal(ports, database),
+        lambda: _make_partitions(ports, database),
         lambda: tenant_upkeep.point_read_audit(connection, database.roles, database.name),
     )
     for part in parts:
@@ -68,13 +68,19 @@ async def _look_after(ports: Ports, connection: Connection, database: Database) 
     return problems + await tenant_upkeep.refresh_views(connection, database.roles)
 
 
-async def _make_partitions(ports: Ports, connection: Connection, database: Database) -> None:
+async def _seal(ports: Ports, database: Database) -> None:
+    async with auditing(ports, database, _SESSION_NAME) as auditor:
+        await seal_and_anchor(ports, auditor, database)
+
+
+async def _make_partitions(ports: Ports, database: Database) -> None:
     """Not while a move can be reversed: the old server would not know the new partition."""
     async with ports.catalog.connection() as db:
         if database.tenant_id and await moves.open_one(db, database.tenant_id) is not None:
             return
-    if await tenant_audit.has_audit_log(connection, database.roles):
-        await tenant_audit.ensure_partitions(connection)
+    async with auditing(ports, database, _SESSION_NAME) as auditor:
+        if await tenant_audit.has_audit_log(auditor, database.roles):
+            await tenant_audit.ensure_partitions(auditor)
 
 
 TICKS: Mapping[str, Callable[[Ports], Awaitable[None]]] = {tend_databases.__name__: tend_databases}

@@ -16,7 +16,11 @@ from control_plane.adapters.administrator import (
     reach,
 )
 from control_plane.adapters.postgres_server import Connection, translated
-from control_plane.adapters.scratch_database import LOADER_SETTINGS, loader_of
+from control_plane.adapters.scratch_database import (
+    LOADER_SETTINGS,
+    execute_listed,
+    loader_of,
+)
 from control_plane.adapters.sql_text import fill, load
 from control_plane.adapters.tenant_database import drop_tenant_database, open_to_roles
 from control_plane.config import Secret
@@ -48,6 +52,8 @@ REASSIGN OWNED BY {loader} TO {owner};
 DROP OWNED BY {loader};
 DROP ROLE {loader};
 """
+# What the owner of a database may set for everybody who enters it.
+_FORGET_SETTINGS = "ALTER DATABASE {name} RESET ALL"
 _EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 _GIVE_TO_LOADER = """
 REVOKE ALL ON DATABASE {name} FROM PUBLIC;
@@ -58,13 +64,17 @@ _READABLE = """
 GRANT USAGE ON SCHEMA cp_meta TO {backup};
 GRANT SELECT ON ALL TABLES IN SCHEMA cp_meta TO {backup};
 """
-# A row here that has arrived on the other side proves that all before it has, too.
-# Whoever becomes an owner must be able to create in the schema, at that moment.
+# A row here that has arrived on the other side proves that all before it has, too. It is ours: what
+# its owner hangs on a table runs as whoever writes to it (S-08).
 _MARKER = """
+DO $body$ BEGIN
+    IF (SELECT relowner <> to_regrole('{database_owner}') FROM pg_class
+         WHERE oid = to_regclass('cp_meta.move_marker')) THEN
+        DROP TABLE cp_meta.move_marker;
+    END IF;
+END $body$;
 CREATE TABLE IF NOT EXISTS cp_meta.move_marker (id uuid PRIMARY KEY);
-GRANT CREATE ON SCHEMA cp_meta TO {owner};
-ALTER TABLE cp_meta.move_marker OWNER TO {owner};
-REVOKE CREATE ON SCHEMA cp_meta FROM {owner};
+ALTER TABLE cp_meta.move_marker OWNER TO {database_owner};
 GRANT SELECT ON cp_meta.move_marker TO {backup};
 """
 _EXTENSION = """
@@ -147,11 +157,13 @@ async def furnish_target(
 async def ensure_marker(inside: Connection, roles: names.RoleSet) -> None:
     """The table whose rows show how far changes have arrived is there."""
     with translated():
-        await inside.execute(fill(_MARKER, owner=roles.owner, backup=roles.backup))
+        await inside.execute(
+            fill(_MARKER, database_owner=names.DATABASE_OWNER, backup=roles.backup)
+        )
 
 
 async def settle_target(inside: Connection, name: str, roles: names.RoleSet) -> None:
-    """The loader is gone, and the tenant's own roles may connect.
+    """The loader is gone with all that it set or gave away; the tenant's own roles may connect.
 
     Raises:
         ObjectInUse: a session of the loader does not end.
@@ -162,6 +174,10 @@ async def settle_target(inside: Connection, name: str, roles: names.RoleSet) -> 
         if there:
             await inside.execute(fill(_SHUT_OUT, loader=loader))
     await terminate_logins(inside, [loader])
+    if there:
+        with translated():
+            await inside.execute(fill(_FORGET_SETTINGS, name=name))
+            await execute_listed(inside, load("loader_traces"))
     await open_to_roles(inside, name, roles)
     with translated():
         if there:

@@ -141,7 +141,7 @@ async def furnish_scratch(
     with translated():
         async with inside.transaction():
             await inside.execute(fill(_LEND, loader=loader, **heirs(roles)))
-            await _execute_listed(
+            await execute_listed(
                 inside,
                 load("furnish_scratch"),
                 loader,
@@ -150,7 +150,7 @@ async def furnish_scratch(
                 [extension.version for extension in extensions],
                 [extension.schema for extension in extensions],
             )
-            await _execute_listed(inside, load("lend_extensions"), loader, lent_to)
+            await execute_listed(inside, load("lend_extensions"), loader, lent_to)
 
 
 async def open_loader(admin: Connection, loader: str) -> Secret:
@@ -202,7 +202,8 @@ async def dismiss_loader(
                     owner=roles.owner,
                 )
             )
-            await _execute_listed(inside, load("dismiss_loader"), list(heirs(roles).values()))
+            await execute_listed(inside, load("loader_traces"))
+            await execute_listed(inside, load("dismiss_loader"), list(heirs(roles).values()))
             await inside.execute(
                 fill(
                     load("template_metadata"),
@@ -256,6 +257,7 @@ async def _loader_script(admin: Connection, loader: str, roles: names.RoleSet) -
     return made + guarded_settings(may, loader, LOADER_SETTINGS)
 
 
-async def _execute_listed(inside: Connection, query: str, *values: object) -> None:
+async def execute_listed(inside: Connection, query: str, *values: object) -> None:
+    """Run each ``statement`` that a query lists."""
     for row in await inside.fetch(query, *values):
         await inside.execute(row["statement"])

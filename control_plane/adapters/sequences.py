@@ -1,11 +1,13 @@
 """Where sequences stand, carried from one database to another: replication does not do it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from control_plane.adapters.postgres_server import Connection, translated
+from control_plane.adapters.powerless import read_powerless
 from control_plane.adapters.sql_text import load
+from control_plane.domain.names import RoleSet
 
 _NAMES = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name
@@ -18,6 +20,8 @@ _SET = """
 SELECT setval(name::regclass, last_value, is_called)
   FROM unnest($1::text[], $2::bigint[], $3::boolean[]) AS s (name, last_value, is_called)
 """
+_HIGHEST = "SELECT to_jsonb(max({0})) FROM {1}"
+_STANDING = "SELECT jsonb_build_array(last_value, is_called) FROM {0}"
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -33,33 +37,40 @@ class Standing(msgspec.Struct, frozen=True):
         return self.last_value if self.is_called else self.last_value - 1
 
 
-async def sequences_behind(inside: Connection) -> list[str]:
+async def sequences_behind(inside: Connection, roles: RoleSet) -> list[str]:
     """Each sequence whose next value is taken already in the column it fills, one sentence each.
 
-    Clients may write meanwhile: the column is read first, and a sequence is ahead of it.
+    ``inside`` is an administrator's; tables and sequences are the tenant's, and read with its
+    backup role's rights. Clients may write meanwhile: the column is read first, and a sequence is
+    ahead of it.
     """
     with translated():
         used = await inside.fetch(load("sequences_in_use"))
-        if not used:
-            return []
-        highest = await inside.fetch(
-            " UNION ALL ".join(
-                f"SELECT {number} AS number, max({one['attribute']}) AS value "  # noqa: S608 - quoted by Postgres
-                f"FROM {one['relation']}"
-                for number, one in enumerate(used)
-            )
-        )
+    if not used:
+        return []
+    tops = [_HIGHEST.format(one["attribute"], one["relation"]) for one in used]
+    highest = await read_powerless(inside, roles.backup, _listed(tops), list[int | None])
     names = sorted({one["sequence"] for one in used})
-    standing = {one.name: one for one in await read_sequences(inside, names)}
+    standings = [_STANDING.format(name) for name in names]
+    reached = await read_powerless(inside, roles.backup, _listed(standings), list[tuple[int, bool]])
+    standing = {
+        name: Standing(name, *where) for name, where in zip(names, reached or [], strict=True)
+    }
     found = []
-    for row in highest:
-        one, value = used[row["number"]], row["value"]
-        if value is not None and standing[one["sequence"]].reached < value:
+    for one, value in zip(used, highest or [], strict=True):
+        stands = standing[one["sequence"]]
+        if value is not None and stands.reached < value:
             found.append(
-                f"sequence {one['sequence']} stands at {standing[one['sequence']].last_value}, "
+                f"sequence {one['sequence']} stands at {stands.last_value}, "
                 f"behind {value} in {one['relation']}.{one['attribute']}"
             )
     return sorted(found)
+
+
+def _listed(statements: Iterable[str]) -> str:
+    """What each of these finds, in their order."""
+    parts = (f"SELECT {place} AS place, ({one}) AS found" for place, one in enumerate(statements))
+    return f"SELECT jsonb_agg(found ORDER BY place) FROM ({' UNION ALL '.join(parts)}) AS parts"  # noqa: S608 - quoted by Postgres
 
 
 async def sequence_names(reading: Connection) -> list[str]:

@@ -24,6 +24,8 @@ END $body$;
 ALTER ROLE {applier} LOGIN PASSWORD NULL {past_policies};
 GRANT {owner}, {auditor} TO {applier};
 GRANT CONNECT ON DATABASE {database} TO {applier};
+GRANT USAGE ON SCHEMA cp_meta TO {applier};
+GRANT SELECT, INSERT, UPDATE, DELETE ON cp_meta.move_marker TO {applier};
 """
 # Not disable_on_error: a sender that is started again is an error, too.
 _SUBSCRIBE = """

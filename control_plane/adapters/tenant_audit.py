@@ -1,7 +1,7 @@
 """The audit log inside a tenant's database: sealed, read back and taken apart again.
 
-Only tables and the one function that belong to the tenant's auditor are used, and verification
-calls none of the database's own functions.
+Only tables and functions that belong to the tenant's auditor are used, by its own session
+(``auditor_session``); verification calls none of the database's own functions.
 """
 
 from collections.abc import AsyncIterator
@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from control_plane.adapters.postgres_server import Connection, translated
+from control_plane.adapters.powerless import read_powerless
 from control_plane.adapters.sql_text import load
 from control_plane.domain.audit_chain import Block
 from control_plane.domain.names import RoleSet
@@ -38,6 +39,10 @@ SELECT l.seq,
   JOIN audit.audit_log l ON (l.xid, l.seq) >= (b.first_xid, b.first_seq)
                         AND (l.xid, l.seq) <= (b.last_xid, b.last_seq) AND b.seqs @> l.seq
  WHERE b.block = $1
+"""
+_AS_JSON = """
+SELECT jsonb_build_array(blocks, encode(anchored_hash, 'hex'), lag) FROM (
+{0}) AS found
 """
 _PAGE = 500
 _COUNT = "SELECT coalesce(max(block), 0) FROM audit.seal_block"
@@ -159,3 +164,15 @@ async def read_chain_end(connection: Connection, anchored_block: int) -> ChainEn
     with translated():
         row = await connection.fetchrow(load("audit_chain_end"), anchored_block)
     return ChainEnd(**dict(row)) if row else ChainEnd(0, None, 0.0)
+
+
+async def look_at_chain_end(inside: Connection, roles: RoleSet, anchored_block: int) -> ChainEnd:
+    """``read_chain_end`` on an administrator's connection, with the auditor's rights."""
+    found = load("audit_chain_end").replace("$1", str(int(anchored_block)))
+    row = await read_powerless(
+        inside, roles.auditor, _AS_JSON.format(found), tuple[int, str | None, float]
+    )
+    if row is None:
+        return ChainEnd(0, None, 0.0)
+    blocks, anchored_hash, lag = row
+    return ChainEnd(blocks, bytes.fromhex(anchored_hash) if anchored_hash else None, lag)

@@ -2,11 +2,16 @@
 
 from control_plane.adapters.adopt_roles import hand_over
 from control_plane.adapters.postgres_server import Connection, translated
+from control_plane.adapters.powerless import read_powerless
 from control_plane.adapters.sql_text import load
 from control_plane.adapters.tenant_database import Identity, read_identity
 from control_plane.domain import names
-from control_plane.domain.errors import SchemaMismatch, TenantMismatch
+from control_plane.domain.errors import SchemaMismatch, ServerRefused, TenantMismatch
 
+_REVISION = """
+SELECT to_jsonb(string_agg(version_num::text, ',' ORDER BY version_num))
+  FROM public.alembic_version
+"""
 _PLACEHOLDERS = (
     names.TEMPLATE_OWNER,
     names.TEMPLATE_APP,
@@ -38,7 +43,10 @@ async def verify_tenant_database(
     """
     found = await read_identity(connection)
     with translated():
-        differences = await _differences(connection, roles, revision)
+        differences = await _differences(connection, roles)
+        # Without our own schema there is no safe way to ask, and nothing is right anyway.
+        if found is not None:
+            differences += await _revision_differences(connection, roles, revision)
         server = await connection.fetchval("SELECT system_identifier FROM pg_control_system()")
     if found != expected or server != expected.system_identifier:
         differences.insert(0, f"expected {expected}, found {found} on server {server}")
@@ -47,7 +55,7 @@ async def verify_tenant_database(
         raise SchemaMismatch("; ".join(differences))
 
 
-async def _differences(connection: Connection, roles: names.RoleSet, revision: str) -> list[str]:
+async def _differences(connection: Connection, roles: names.RoleSet) -> list[str]:
     rows = await connection.fetch(
         load("tenant_differences"),
         roles.owner,
@@ -60,16 +68,20 @@ async def _differences(connection: Connection, roles: names.RoleSet, revision: s
         list(_PLACEHOLDERS),
         roles.reader,
     )
-    differences = [row["difference"] for row in rows]
-    if (found := await _revision(connection)) != revision:
-        differences.append(f"revision {found or 'none'}, not {revision}")
-    return differences
+    return [row["difference"] for row in rows]
 
 
-async def _revision(connection: Connection) -> str | None:
+async def _revision_differences(
+    connection: Connection, roles: names.RoleSet, revision: str
+) -> list[str]:
+    try:
+        found = await _revision(connection, roles)
+    except ServerRefused as error:
+        return [f"its revision cannot be read: {error.message}"]
+    return [] if found == revision else [f"revision {found or 'none'}, not {revision}"]
+
+
+async def _revision(connection: Connection, roles: names.RoleSet) -> str | None:
     if await connection.fetchval("SELECT to_regclass('public.alembic_version') IS NULL"):
         return None
-    found = await connection.fetchval(
-        "SELECT string_agg(version_num, ',' ORDER BY version_num) FROM public.alembic_version"
-    )
-    return found if isinstance(found, str) else None
+    return await read_powerless(connection, roles.backup, _REVISION, str)

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from control_plane.adapters import tenant_audit
+from control_plane.adapters.auditor_session import connect_as_auditor
 from control_plane.adapters.postgres_server import Connection, connect, require_server
 from control_plane.adapters.tenant_database import read_identity
 from control_plane.catalog import databases, servers, upkeep
@@ -65,8 +66,35 @@ async def inside(ports: Ports, database: Database, session: str) -> AsyncIterato
         connection.terminate()
 
 
+@asynccontextmanager
+async def auditing(ports: Ports, database: Database, session: str) -> AsyncIterator[Connection]:
+    """The auditor's session in a tenant's database, which ``inside`` has proved to be the tenant's.
+
+    Raises:
+        ServerUnavailable, ServerRefused, ObjectInUse: see ``connect_as_auditor``.
+        TenantMismatch: another server answers.
+    """
+    async with ports.catalog.connection() as db:
+        server = await servers.get(db, database.server_id)
+    address = server_address(ports.keyring, server)
+    admin = await connect(address, application_name=session)
+    try:
+        await require_server(admin, server.system_identifier)
+        connection = await connect_as_auditor(
+            admin, address, database.name, database.roles, session
+        )
+    finally:
+        admin.terminate()
+    try:
+        yield connection
+    finally:
+        connection.terminate()
+
+
 async def seal_and_anchor(ports: Ports, connection: Connection, database: Database) -> None:
     """Seal what is settled and keep the new seals in the catalog; with no audit log, nothing.
+
+    ``connection`` is the auditor's.
 
     Raises:
         SchemaMismatch: the database's chain does not continue what was anchored.
@@ -97,12 +125,13 @@ async def end_problem(
 ) -> str | None:
     """A cheap look at the end of the chain: what is wrong with it, if anything.
 
-    ``longest_lag`` is in seconds: how long a line of the log may wait for its seal.
+    ``connection`` is an administrator's. ``longest_lag`` is in seconds: how long a line of the log
+    may wait for its seal.
     """
     anchored = last.block if last is not None else 0
     if not await tenant_audit.has_audit_log(connection, roles):
         return f"the audit log is gone; {anchored} blocks of it are anchored" if anchored else None
-    end = await tenant_audit.read_chain_end(connection, anchored)
+    end = await tenant_audit.look_at_chain_end(connection, roles, anchored)
     if last is not None and end.anchored_hash != last.block_hash:
         return f"audit block {anchored} is not the one that was anchored"
     if end.blocks < anchored:
@@ -128,8 +157,7 @@ async def verify(ports: Ports, caller: Caller, slug_or_id: str) -> Verification:
     try:
         async with inside(ports, database, _SESSION_NAME) as connection:
             if await tenant_audit.has_audit_log(connection, database.roles):
-                async with tenant_audit.snapshot(connection):
-                    found = await recompute(connection, kept)
+                found = await _recomputed(ports, database, kept)
             elif kept:
                 gone = f"the audit log is gone; {len(kept)} blocks of it are anchored"
                 found = Verification("", 0, 0, len(kept), 0, [gone])
@@ -138,6 +166,14 @@ async def verify(ports: Ports, caller: Caller, slug_or_id: str) -> Verification:
     except TenantMismatch as error:
         raise WrongState(error.message) from error
     return msgspec.structs.replace(found, tenant=tenant.slug)
+
+
+async def _recomputed(ports: Ports, database: Database, kept: dict[int, Anchor]) -> Verification:
+    async with (
+        auditing(ports, database, _SESSION_NAME) as connection,
+        tenant_audit.snapshot(connection),
+    ):
+        return await recompute(connection, kept)
 
 
 async def recompute(connection: Connection, kept: dict[int, Anchor]) -> Verification:

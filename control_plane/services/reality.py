@@ -183,7 +183,7 @@ class _Look:
                     audit = await end_problem(inside, database.roles, last, self._longest_lag)
                     # What moved or was restored brought its sequences along, one by one.
                     moved = database.purpose == "primary" and database.generation > 1
-                    behind = await sequences_behind(inside) if moved else []
+                    behind = await sequences_behind(inside, database.roles) if moved else []
                 finally:
                     inside.terminate()
             except TenantryError as error:

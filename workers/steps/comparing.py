@@ -109,8 +109,10 @@ async def _read_closed(places: Sequence[Place], tables: Sequence[Table]) -> Comp
 
 async def _with_sequences(ctx: StepContext, way: Way, found: Comparison) -> Comparison:
     """I-7: no sequence fell behind its column; one that was behind before is the tenant's own."""
-    before = await sequences_behind(await moving.inside(ctx, way.live))
-    now = await sequences_behind(await moving.inside(ctx, way.coming))
+    before, now = [
+        await sequences_behind(await moving.inside(ctx, end), end.database.roles)
+        for end in (way.live, way.coming)
+    ]
     known = {_sequence(words) for words in before}
     behind = [words for words in now if _sequence(words) not in known]
     return msgspec.structs.replace(found, differences=[*found.differences, *behind])

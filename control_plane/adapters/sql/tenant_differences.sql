@@ -35,7 +35,10 @@ WITH here AS (
            e.privilege_type AS what, e.is_grantable AS grantable
       FROM here CROSS JOIN LATERAL aclexplode(here.acl) AS e
       -- The roles of a move come and go with it; those of no move are found elsewhere.
-     WHERE e.grantee = 0 OR pg_get_userbyid(e.grantee) !~ '^cp_[0-9a-z]{26}(_back)?_(in|out)$'
+     WHERE (e.grantee = 0 OR pg_get_userbyid(e.grantee) !~ '^cp_[0-9a-z]{26}(_back)?_(in|out)$')
+       -- The auditor is let in when there is something to seal.
+       AND NOT (pg_get_userbyid(e.grantee) = $6 AND e.privilege_type = 'CONNECT'
+                AND NOT e.is_grantable)
 ), wanted_access AS (
     SELECT * FROM (VALUES ($7::text, 'CREATE', false), ($7, 'TEMPORARY', false),
                           ($7, 'CONNECT', false), ($1, 'CREATE', false),

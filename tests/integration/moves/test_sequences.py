@@ -22,6 +22,10 @@ INSERT INTO public.parted (at) VALUES ('2020-02-02');
 INSERT INTO public.unindexed DEFAULT VALUES;
 INSERT INTO public.downwards DEFAULT VALUES;
 """
+READABLE = """
+GRANT SELECT ON ALL TABLES IN SCHEMA public TO "{0}";
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO "{0}";
+"""
 BEHIND = """
 INSERT INTO public.owned VALUES (7);
 SELECT setval('public.made_id_seq', 1, false);
@@ -34,10 +38,10 @@ INSERT INTO public.unindexed VALUES (100);
 async def test_those_that_fell_behind(source: Place) -> None:
     clinic = await provision(source)
     async with clinic.inside() as inside:
-        await inside.execute(FILLED)
-        assert await sequences_behind(inside) == []
+        await inside.execute(FILLED + READABLE.format(clinic.roles.backup))
+        assert await sequences_behind(inside, clinic.roles) == []
         await inside.execute(BEHIND)
-        assert await sequences_behind(inside) == [
+        assert await sequences_behind(inside, clinic.roles) == [
             "sequence public.made_id_seq stands at 1, behind 1 in public.made.id",
             "sequence public.owned_id_seq stands at 1, behind 7 in public.owned.id",
             "sequence public.parted_id_seq stands at 1, behind 5 in public.parted.id",
