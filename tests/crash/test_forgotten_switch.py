@@ -50,9 +50,10 @@ async def between_attempts(
 ) -> AsyncIterator[None]:
     """The operation fails at this place; for the block no other attempt begins, then one does."""
     kind, step, _ = place
+    armed = driver.arm(*place, slug, "exception")
     async with asyncio.timeout(SECONDS):
         while not await catalog.fetchval(HOLD, slug, kind, step.split(".")[0]):
-            armed = driver.arm(*place, slug, "exception")
+            driver.arm(*place, slug, "exception")
             await asyncio.sleep(0.02)
     armed.unlink(missing_ok=True)
     yield
