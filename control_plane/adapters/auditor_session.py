@@ -18,7 +18,10 @@ _OPEN = """
 GRANT CONNECT ON DATABASE {database} TO {auditor};
 ALTER ROLE {auditor} LOGIN PASSWORD {verifier} VALID UNTIL '%s';
 """
-_CLOSE = "ALTER ROLE {auditor} NOLOGIN PASSWORD NULL;"
+_CLOSE = """
+ALTER ROLE {auditor} NOLOGIN PASSWORD NULL;
+REVOKE CONNECT ON DATABASE {database} FROM {auditor};
+"""
 # It has one password at a time, for as long as it takes to connect.
 _TAKE = "SELECT pg_advisory_lock(hashtextextended('cp:auditor:' || $1, 0))"
 _GIVE_BACK = "SELECT pg_advisory_unlock(hashtextextended('cp:auditor:' || $1, 0))"
@@ -47,6 +50,13 @@ async def connect_as_auditor(
             login = address.for_login(roles.auditor, password)
             return await connect(login, database, session_name)
         finally:
-            if not admin.is_closed():
-                await admin.execute(fill(_CLOSE, auditor=roles.auditor))
-                await admin.execute(_GIVE_BACK, roles.auditor)
+            await _close(admin, database, roles)
+
+
+async def _close(admin: Connection, database: str, roles: RoleSet) -> None:
+    if admin.is_closed():
+        return
+    try:
+        await admin.execute(fill(_CLOSE, database=database, auditor=roles.auditor))
+    finally:
+        await admin.execute(_GIVE_BACK, roles.auditor)
