@@ -65,6 +65,8 @@ WITH here AS (
     UNION ALL
     SELECT format('role %s can log in', rolname) FROM pg_roles
      WHERE rolname IN ($1, $2, $6, $9) AND rolcanlogin
+       -- The auditor may while somebody connects to seal, or was killed doing so.
+       AND NOT (rolname = $6 AND coalesce(rolvaliduntil > clock_timestamp(), false))
     UNION ALL
     SELECT format('role %s inherits from the owner', rolname) FROM pg_roles
      WHERE rolname = $4 AND rolinherit
