@@ -55,6 +55,4 @@ async def read_powerless(
     try:
         return msgspec.json.decode(found, type=wanted)
     except msgspec.ValidationError as error:
-        raise SchemaMismatch(
-            f"a table of ours or its columns are something else: {error}"
-        ) from error
+        raise SchemaMismatch(f"a table that was read is not what it should be: {error}") from error
